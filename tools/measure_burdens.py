@@ -8,9 +8,11 @@ puts a burden on the server:
     strangers       2,000 connections from 8 addresses that send nothing, and come back when closed
     silent          300 connections that send nothing, from the address of a member
     proofs          20 failed proofs a second in a member's name, from its address
+    together        the last three at the same time
 
 It prints the rounds a second before and during the burden, the most seconds by which the server's event loop
-was late, the seconds in which a member that lost its connection took part again, and those of a first join.
+was late, its memory before and the most during the burden, the seconds in which a member that lost its
+connection took part again, and those of a first join.
 It runs on Linux only.
 """
 
@@ -32,6 +34,7 @@ from typing import Any
 
 import burdens
 import click
+from measure_memory import Watch
 
 from asyncdmtl.data import recipes
 from asyncdmtl.net import event_loop
@@ -108,6 +111,7 @@ class Training:
             "--tolerance", "0", "--rounds", str(10**7),
         )  # fmt: skip
         server = self._start(__file__, "serve", str(self._late), *words)
+        self.memory = Watch(server.pid)
         threading.Thread(target=self._follow, args=(server,), daemon=True).start()
         if not self._listening.wait(60):
             raise click.ClickException("the server does not listen")
@@ -148,6 +152,7 @@ class Training:
 
     def end(self) -> None:
         """Kill all processes."""
+        self.memory.end()
         for process in self._processes:
             process.kill()
             process.wait()
@@ -231,12 +236,17 @@ async def _flapper(training: Training) -> int:
     return await burdens.flap(training.where, _secret(training), "flapper", stored)
 
 
+async def _together(training: Training) -> None:
+    await asyncio.gather(*(BURDENS[name](training) for name in ("strangers", "silent", "proofs")))
+
+
 BURDENS: dict[str, Burden] = {
     "declarations": lambda t: burdens.declarations(t.where, _secret(t), NAMES[0], 40),
     "flapper": _flapper,
     "strangers": lambda t: burdens.strangers(t.where, 2000, ADDRESSES),
     "silent": lambda t: burdens.strangers(t.where, 300, (SHARED,)),
     "proofs": lambda t: burdens.failed_proofs(t.where, ("member", "late", "x"), SHARED, 0.05),
+    "together": _together,
 }
 
 
@@ -250,7 +260,7 @@ async def measure(name: str, folder: Path) -> None:
         await training.settled()
         begin = time.monotonic()
         await asyncio.sleep(BEFORE)
-        middle = time.monotonic()
+        middle, memory = time.monotonic(), training.memory.peak()
         burden: asyncio.Future[Any] = asyncio.ensure_future(BURDENS[name](training))
         if name in ("declarations", "flapper"):
             await asyncio.wait([burden], timeout=UNDER if name == "flapper" else LONGEST)
@@ -265,12 +275,13 @@ async def measure(name: str, folder: Path) -> None:
                 await asyncio.sleep(1.0)
             training.work("late", (1, 2), await later.open())
             joined = await training.planned("late", await later.opened)
-        end = time.monotonic()
+        end, most = time.monotonic(), training.memory.peak()
         burden.cancel()
         result: Any = (await asyncio.gather(burden, return_exceptions=True))[0]
         if isinstance(result, Exception):
             raise result
         _print(name, training, (begin, middle, end), returned, joined)
+        print(f"{'':14} memory of the server {memory / 1e6:.0f} MB -> at most {most / 1e6:.0f} MB")
         if name == "flapper":
             parts = [training.rate(middle + k, middle + k + 10) for k in (0, 10, 20)]
             print(f"{'':14} in each 10 s {[round(rate, 1) for rate in parts]}, it joined {result} times")
@@ -285,7 +296,7 @@ def _print(
 ) -> None:
     begin, middle, end = times
     before, under = training.rate(begin, middle), training.rate(middle, end)
-    told = f"{name:14} rounds a second {before:6.1f} -> {under:6.1f} ({under / before:4.0%})"
+    told = f"{name:14} rounds a second {before:6.1f} -> {under:6.1f} ({under / max(before, 1e-9):4.0%})"
     told += f", late {training.late(begin, middle)} -> {training.late(middle, end)}"
     if back is not None:
         told += f", back within {back:.2f} s, first join {joined:.2f} s"

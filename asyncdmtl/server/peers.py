@@ -12,11 +12,13 @@ from asyncdmtl.errors import (
     CorruptionError,
     DisagreementError,
     IntegrityError,
+    LinkError,
     PeerError,
     RemoteProtocolError,
 )
 from asyncdmtl.protocol.messages.registry import Assign, Message, MoreRows, RowsLacking, Uplink
 from asyncdmtl.server.absent import Absent
+from asyncdmtl.server.losses import Losses
 from asyncdmtl.server.member import Member, is_final
 from asyncdmtl.server.membership import Membership
 from asyncdmtl.server.training_progress import TrainingProgress
@@ -80,6 +82,7 @@ class Peers:
         self.seconds = seconds
         self._offences: Counter[str] = Counter()
         self._corruptions: Counter[str] = Counter()
+        self._losses = Losses()
 
     async def receive(self, member: Member, wanted: type[Wanted]) -> Wanted:
         """The next message of a member; raises as `receive_any`."""
@@ -155,9 +158,13 @@ class Peers:
         """Lose a member; with `excluded`, it may not come back.
 
         Otherwise it may come back, unless it was too slow, its updates differed from those of other holders,
-        or it broke rules of the protocol too often.
+        it broke rules of the protocol too often, or it was lost too often in one round.
         """
         member.current = False
+        number, now = self._progress.round, asyncio.get_running_loop().time()
+        if self._losses.too_many(member.name, number, now):
+            told = f"{error}; this has happened so often in round {number} that the round is never made"
+            error, excluded = LinkError(told, peer=member.name), True
         if isinstance(error, PeerError) and error.exit_code == IntegrityError.exit_code and not member.hears:
             # It decoded wrong vectors. Rows of a multicast group can be forged by others than the senders.
             self._progress.checked = True
@@ -173,7 +180,7 @@ class Peers:
         blameless = corrupted or (member.connection.lost and not offends and not excluded)
         back = blameless and not is_final(error)
         if back:
-            self.absent.note(member, asyncio.get_running_loop().time())
+            self.absent.note(member, now)
         else:
             self.absent.forget(member)
         await self.membership.lose(member, error, back=back, excluded=not blameless)

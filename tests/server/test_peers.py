@@ -17,6 +17,7 @@ from asyncdmtl.errors import (
     WaitError,
 )
 from asyncdmtl.protocol.messages.registry import Finish, RowsLacking, Uplink
+from asyncdmtl.server import losses
 from asyncdmtl.server.peers import MOST_OFFENCES, OPTION, LackingError, Peers, ReplanError
 
 LOST = LinkError("reset", peer="w0")
@@ -81,7 +82,7 @@ def noted() -> list[tuple[str, str, str]]:
 
 @pytest.fixture
 def peers(noted: list[tuple[str, str, str]]) -> Peers:
-    progress: Any = SimpleNamespace(note=lambda *what: noted.append(what))
+    progress: Any = SimpleNamespace(round=3, note=lambda *what: noted.append(what))
     membership: Any = Membership()
     return Peers(membership, progress, 5.0)
 
@@ -163,6 +164,15 @@ async def test_a_worker_that_breaks_rules_again_and_again_may_not_come_back(peer
     for _ in range(MOST_OFFENCES):
         await peers.lose(member(lost=True), RemoteProtocolError("odd"))
     assert [back for _, back, _ in lost(peers)] == [True] * (MOST_OFFENCES - 1) + [False]
+
+
+async def test_a_worker_that_is_lost_all_the_time_in_one_round_may_not_come_back(
+    peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "LOSING_SECONDS", 0.0)
+    for _ in range(losses.MOST_LOSSES):
+        await peers.lose(member(lost=True), LOST)
+    assert [back for _, back, _ in lost(peers)] == [True] * (losses.MOST_LOSSES - 1) + [False]
 
 
 async def test_corrupted_bytes_are_no_offence(peers: Peers) -> None:

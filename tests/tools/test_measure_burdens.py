@@ -53,5 +53,5 @@ async def test_each_burden_comes_and_the_run_goes_on(burdens: Any) -> None:
 
 def test_every_burden_is_one_of_the_tool(burdens: Any) -> None:
     measured = importlib.import_module("measure_burdens")
-    assert set(measured.BURDENS) == {"declarations", "flapper", "strangers", "silent", "proofs"}
+    assert set(measured.BURDENS) == {"declarations", "flapper", "strangers", "silent", "proofs", "together"}
     assert measured.burdens is burdens
