@@ -141,6 +141,13 @@ class BlockRequests:
         """Whether a block was asked for and has not come."""
         return block in self._asked
 
+    def nothing_to_ask(self, now: float) -> bool:
+        """Whether all blocks that are missing were asked for, and none is late: then `next` has none."""
+        if any(self._waiting.values()):
+            return False
+        patience = self.patience
+        return all(max(asked.of.values()) + patience > now for asked in self._asked.values())
+
     def next(self, peer: str, now: float) -> Block | None:
         """The next block to ask a peer for; None if there is none for it now."""
         slow = self._is_slow(peer)

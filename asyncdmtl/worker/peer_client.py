@@ -259,6 +259,8 @@ class PeerClient:
                 free.append((link, link.connection))
         # Each peer is asked for one block before any is asked for a second one.
         for depth in range(ASKED_OF_A_PEER):
+            if requests.nothing_to_ask(now):
+                break
             for link, connection in free:
                 if len(link.asked) <= depth and (block := requests.next(link.peer.name, now)) is not None:
                     connection.write(AskRows(self._round.plan, self._round.number, *block))

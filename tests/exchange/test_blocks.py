@@ -22,6 +22,8 @@ def take_all(requests: BlockRequests, speeds: dict[str, float]) -> Counter[str]:
     given: Counter[str] = Counter()
     now = 0.0
     while not requests.complete:
+        if requests.nothing_to_ask(now):
+            assert [requests.next(peer, now) for peer in free] == [None] * len(free)
         for peer, slots in free.items():
             while slots and (block := requests.next(peer, now)) is not None:
                 slots.pop()
@@ -78,6 +80,17 @@ def test_a_late_block_is_asked_of_another_peer() -> None:
     requests.came(first, "b", 1.1)
     assert requests.complete
     assert not requests.open(first)
+
+
+def test_there_is_nothing_to_ask_until_a_block_is_late_or_its_peer_lost() -> None:
+    requests = BlockRequests({0: 10, 1: 10}, {0: "ab", 1: "ab"})
+    assert not requests.nothing_to_ask(0.0)
+    assert requests.next("a", 0.0) is not None
+    assert requests.next("b", 0.0) is not None
+    assert requests.nothing_to_ask(0.5 * UNKNOWN_SECONDS)
+    assert not requests.nothing_to_ask(UNKNOWN_SECONDS)
+    requests.lost("a")
+    assert not requests.nothing_to_ask(0.0)
 
 
 def test_blocks_of_a_lost_peer_are_asked_of_others() -> None:
