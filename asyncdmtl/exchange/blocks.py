@@ -23,7 +23,7 @@ FEWEST_BYTES, MOST_BYTES = 1 << 16, 1 << 20
 
 # Where blocks come so quickly that messages are the larger cost, blocks are longer: as many bytes as came
 # within these seconds, but no fewer blocks of a vector, so that several peers give parts of it.
-BLOCK_SECONDS = 0.02
+BLOCK_SECONDS = 0.05
 FEWEST_BLOCKS = 4
 
 # The blocks that a peer is asked for at a time: one is on its way while the next one is being asked for.
@@ -147,6 +147,11 @@ class BlockRequests:
             return False
         patience = self.patience
         return all(max(asked.of.values()) + patience > now for asked in self._asked.values())
+
+    def seconds_to_late(self, now: float) -> float:
+        """Seconds until the block that was asked for first is late; as long as that takes, if none was."""
+        first = min((max(asked.of.values()) for asked in self._asked.values()), default=now)
+        return max(LATE_SECONDS, first + self.patience - now)
 
     def next(self, peer: str, now: float) -> Block | None:
         """The next block to ask a peer for; None if there is none for it now."""

@@ -258,17 +258,21 @@ class PeerClient:
             elif link.connection is not None:
                 free.append((link, link.connection))
         # Each peer is asked for one block before any is asked for a second one.
-        for depth in range(ASKED_OF_A_PEER):
+        for depth in range(1, ASKED_OF_A_PEER + 1):
             if requests.nothing_to_ask(now):
                 break
             for link, connection in free:
-                if len(link.asked) <= depth and (block := requests.next(link.peer.name, now)) is not None:
-                    connection.write(AskRows(self._round.plan, self._round.number, *block))
-                    link.asked.append(now)
+                self._ask_of(link, connection, now, depth)
         if not requests.complete:
             loop = asyncio.get_running_loop()
-            self._retry = loop.call_later(requests.patience, self._ask)
+            self._retry = loop.call_later(requests.seconds_to_late(now), self._ask)
         self.changed.set()
+
+    def _ask_of(self, link: PeerLink, connection: Connection, now: float, most: int) -> None:
+        """Ask a peer for blocks, until `most` are on their way from it or it has none."""
+        while len(link.asked) < most and (block := self._requests.next(link.peer.name, now)) is not None:
+            connection.write(AskRows(self._round.plan, self._round.number, *block))
+            link.asked.append(now)
 
     def _on_rows(self, name: str, message: PeerReport | PeerRows) -> None:
         """Take in a block. One that another peer was quicker to give is counted, too."""
@@ -286,4 +290,8 @@ class PeerClient:
             self._requests.came(block, name, now)
         else:
             self._requests.took(name, now - asked)
-        self._ask()
+        # Nothing has changed for the other peers, until a block is late.
+        if link.connection is not None and not self._requests.nothing_to_ask(now):
+            self._ask_of(link, link.connection, now, ASKED_OF_A_PEER)
+        if self._requests.complete:
+            self._ask()

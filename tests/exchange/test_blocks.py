@@ -88,6 +88,8 @@ def test_there_is_nothing_to_ask_until_a_block_is_late_or_its_peer_lost() -> Non
     assert requests.next("a", 0.0) is not None
     assert requests.next("b", 0.0) is not None
     assert requests.nothing_to_ask(0.5 * UNKNOWN_SECONDS)
+    assert requests.seconds_to_late(0.25 * UNKNOWN_SECONDS) == 0.75 * UNKNOWN_SECONDS
+    assert requests.seconds_to_late(2 * UNKNOWN_SECONDS) == LATE_SECONDS
     assert not requests.nothing_to_ask(UNKNOWN_SECONDS)
     requests.lost("a")
     assert not requests.nothing_to_ask(0.0)
