@@ -197,8 +197,7 @@ class RelayRun:
             if name in tree.relays:
                 module = "relay"
                 words += [f"--listen={self._address(name)}", f"--workers={tree.behind(name)}"]
-                # Its workers may have gone to the server meanwhile.
-                words += ["--rejoin-timeout=1", "--join-timeout=10"]
+                words += ["--rejoin-timeout=1"]
             else:
                 module = "worker"
                 words += [f"--data={tree.spec}", f"--placement={self._folder / 'placement.json'}"]

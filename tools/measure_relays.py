@@ -16,17 +16,17 @@ of both.
 from __future__ import annotations
 
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import click
-from launch import PORT, SERVER, Processes, follow, processes, saved_models
-from namespaces import Counters, Host
+from launch import SERVER, processes, saved_models
+from launch_relays import train_tree
+from namespaces import Counters
 from results import Table, results_option, write_results
 from site_networks import HEADERS, site_network
 
@@ -131,51 +131,10 @@ def measure(
     ):
         saved = Path(folder) / "models.npz"
         before = {name: host.counters() for name, host in hosts.items()}
-        report = train(started, hosts, inside if tree else {}, topology, spec, options, saved)
+        report, _ = train_tree(started, hosts, inside if tree else {}, topology, spec, options, saved)
         # Last acknowledgements.
         time.sleep(0.5)
         return report, saved_models(saved), {name: hosts[name].counters() - before[name] for name in hosts}
-
-
-def train(
-    started: Processes,
-    hosts: Mapping[str, Host],
-    inside: Mapping[str, str],
-    topology: Topology,
-    spec: str,
-    options: Sequence[str],
-    save: Path,
-) -> dict[str, Any]:
-    """Make a run with a relay at each of these sites; `inside` has their addresses towards workers."""
-    common = ("--insecure", "--log-level", "error", "--format", "json")
-    python = (sys.executable, "-m")
-    stored = topology.placement.as_dict()
-    server = started.start(
-        hosts[SERVER], *python, "asyncdmtl.server", *common, "--data", spec,
-        "--listen", f"{hosts[SERVER].address}:{PORT}", "--workers", str(len(stored)), *options,
-    )  # fmt: skip
-    started.event(server)
-    others = []
-    for site, address in inside.items():
-        relay = started.start(
-            hosts[site], *python, "asyncdmtl.relay", *common, "--name", site,
-            "--connect", f"{hosts[SERVER].address}:{PORT}", "--listen", f"{address}:{PORT}",
-            "--workers", str(len(topology.relays[site])),
-        )  # fmt: skip
-        started.event(relay)
-        others.append(relay)
-    for position, (name, own) in enumerate(stored.items()):
-        site = topology.parent(name) or ""
-        address = inside.get(site, hosts[SERVER].address)
-        words = ["--connect", f"{address}:{PORT}", "--name", name, "--partitions", ",".join(own)]
-        words += [] if position else ["--save", str(save)]
-        others.append(
-            started.start(hosts[name], *python, "asyncdmtl.worker", *common, "--data", spec, *words)
-        )
-    report = follow(started, server, lambda event: None)
-    for process in (server, *others):
-        started.end(process)
-    return report
 
 
 if __name__ == "__main__":

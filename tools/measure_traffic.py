@@ -8,7 +8,8 @@ of all interfaces, and compares them with the program's own ledger and with the 
 packet at the server is read as well, so that every byte of every round is accounted for. With --rate, all
 links are limited, and the time of a round is compared with the time that the bytes of the bound take at this
 rate. Without root, everything runs on the loopback interface, and TCP_INFO is the only information from the
-kernel.
+kernel. With --relays, or relays in the file of --placement, it compares plan, ledgers and kernel on every
+link of the tree instead.
 """
 
 from __future__ import annotations
@@ -25,10 +26,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from namespaces import obstacle
 from traffic import Counted, Row, by_round, layers, measure, network_of, rate_bytes
+from traffic_relays import measure_tree, show_tree
 
 from asyncdmtl.data import recipes
+from asyncdmtl.launch.relays import spread_workers
 from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.placement_file import read_request
 
 WAYS = ("up", "down")
 
@@ -172,6 +176,7 @@ def draw(counted: Counted, rate: str | None, path: Path) -> None:
 @click.option("--workers", default=5)
 @click.option("--copies", default=3)
 @click.option("--placement", type=click.Path(path_type=Path), help="Instead of --workers and --copies.")
+@click.option("--relays", type=int, help="Spread the workers over so many relays, and compare every link.")
 @click.option("--strategy", type=click.Choice(STRATEGIES), default="relay")
 @click.option("--dtype", default="float32")
 @click.option("--rounds", default=10)
@@ -186,6 +191,7 @@ def main(
     workers: int,
     copies: int,
     placement: Path | None,
+    relays: int | None,
     strategy: str,
     dtype: str,
     rounds: int,
@@ -202,6 +208,17 @@ def main(
     if rate is not None:
         rate_bytes(rate)
     options = ["--strategy", strategy, "--dtype", dtype, "--rounds", str(rounds)]
+    topology = read_request(placement).topology if placement is not None else None
+    if relays is not None:
+        topology = spread_workers(placed, relays)
+    if topology is not None:
+        if capture or plot is not None:
+            raise click.UsageError("--capture and --plot are for a run without relays")
+        tree = measure_tree(topology, spec, options, rate)
+        show_tree(tree)
+        if report_file is not None:
+            report_file.write_text(json.dumps(tree.as_dict(), indent=2) + "\n", encoding="utf-8")
+        return
     counted = measure(placed, spec, options, rate, capture)
     show(counted, rate)
     if report_file is not None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from asyncdmtl.cli.command import command, seconds_option, together
+from asyncdmtl.cli.health_option import health_address, health_option
 from asyncdmtl.net.addresses import format_address, parse_address, parse_addresses
 from asyncdmtl.net.authentication import ServerSecurity, WorkerSecurity
 from asyncdmtl.net.event_loop import run
@@ -16,7 +19,7 @@ from asyncdmtl.relay.relay import Relay
 from asyncdmtl.report.json_output import emit
 from asyncdmtl.report.relay_report import level_totals, link_totals
 from asyncdmtl.report.units import counted, human_bytes
-from asyncdmtl.server.events import Listening, ServerEvent
+from asyncdmtl.server.events import HealthListening, Listening, OnEvent, ServerEvent
 from asyncdmtl.worker.options import WorkerOptions
 
 log = logging.getLogger("asyncdmtl.relay")
@@ -106,6 +109,7 @@ _security_options = together(
 )
 @_wait_options
 @_security_options
+@health_option
 @click.option("--until-eof", is_flag=True, hidden=True, help="End with standard input.")
 def main(
     listen: str,
@@ -125,6 +129,7 @@ def main(
     tls_key: Path | None,
     tls_client_ca: Path | None,
     insecure: bool,
+    health: str | None,
     until_eof: bool,
     format: str,
     **_: object,
@@ -152,11 +157,27 @@ def main(
         join_timeout,
         rejoin_timeout,
     )
-    relay = Relay(options, lambda event: _say(event, name, format), upward, downward)
-    run(relay.run(parents, address), until_eof=until_eof)
+    exposed = health_address(health, insecure)
+    notes: list[OnEvent] = [lambda event: _say(event, name, format)]
+
+    def tell(event: ServerEvent) -> None:
+        for note in notes:
+            note(event)
+
+    relay = Relay(options, tell, upward, downward)
+    run(_relay(relay, parents, address, exposed, notes), until_eof=until_eof)
     levels = {"above": level_totals(relay.up), "below": level_totals(relay.below)}
     if format == "json":
-        emit({"event": "finished", "relay": name, **levels, "links": link_totals(relay.below)})
+        kernel = {node: asdict(count) for node, count in relay.kernel.items()}
+        emit(
+            {
+                "event": "finished",
+                "relay": name,
+                **levels,
+                "links": link_totals(relay.below),
+                "kernel": kernel,
+            }
+        )
         return
     told = "; ".join(
         f"{level} {human_bytes(total['up_bytes'])} up, {human_bytes(total['down_bytes'])} down"
@@ -165,11 +186,37 @@ def main(
     click.echo(f"relay {name}: done with {counted(workers, 'worker')}; bytes {told}")
 
 
+async def _relay(
+    relay: Relay,
+    parents: Sequence[tuple[str, int]],
+    address: tuple[str, int],
+    health: tuple[str, int] | None,
+    notes: list[OnEvent],
+) -> None:
+    """Relay the run and, if an address is given for it, answer health probes beside it."""
+    if health is None:
+        await relay.run(parents, address)
+        return
+    # Imported here, because the client library of Prometheus takes a moment to import.
+    from asyncdmtl.relay.metrics import RelayMetrics
+    from asyncdmtl.server.health import Health
+
+    metrics = RelayMetrics(relay)
+    notes.insert(0, metrics.note)
+    pages = Health(metrics)
+    notes[-1](HealthListening(*await pages.listen(*health)))
+    try:
+        await relay.run(parents, address)
+    finally:
+        await pages.close()
+
+
 def _say(event: ServerEvent, name: str, format: str) -> None:
     """Print where the relay listens; all other events are in the log."""
-    if not isinstance(event, Listening):
+    if not isinstance(event, Listening | HealthListening):
         return
+    what = "listening on" if isinstance(event, Listening) else "health and metrics at"
     if format == "json":
         emit({**event.as_json(), "relay": name})
     else:
-        click.echo(f"relay {name}: listening on {format_address(event.host, event.port)}", err=True)
+        click.echo(f"relay {name}: {what} {format_address(event.host, event.port)}", err=True)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import click
 from asyncdmtl.cli.blind_options import blind_option
 from asyncdmtl.cli.command import command, seconds_option, together
 from asyncdmtl.cli.dashboard_options import DashboardOptions, dashboard_options, page_options, show
+from asyncdmtl.cli.health_option import health_address, health_option
 from asyncdmtl.cli.job_options import check_alone, job_options, read_jobs, submitted_job
 from asyncdmtl.cli.link_options import link_options, make_links
 from asyncdmtl.cli.multicast_options import downlink_options, make_multicast, takes_from_peers
@@ -26,7 +26,7 @@ from asyncdmtl.cli.training_options import DEFAULT_STRATEGY, make_settings, trai
 from asyncdmtl.data import loading, recipes
 from asyncdmtl.errors import UsageError
 from asyncdmtl.net.addresses import format_address, parse_address
-from asyncdmtl.net.authentication import ServerSecurity, is_loopback
+from asyncdmtl.net.authentication import ServerSecurity
 from asyncdmtl.net.event_loop import run
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates.stragglers import check_copies
@@ -157,11 +157,7 @@ _security_options = together(
 @_wait_options
 @_checkpoint_options
 @_security_options
-@click.option(
-    "--health",
-    metavar="HOST:PORT",
-    help="Answer /healthz, /readyz and /metrics (Prometheus) over HTTP here; port 0: a free one. Plaintext.",
-)
+@health_option
 @page_options
 @click.option("--until-eof", is_flag=True, hidden=True, help="End with standard input.")
 def main(
@@ -195,7 +191,7 @@ def main(
     if (risk := security.check_exposure(host, insecure)) is not None:
         log.warning("%s", risk)
     pages = _Pages(
-        _health_address(health, insecure),
+        health_address(health, insecure),
         dashboard_options(dashboard, dashboard_token_file, tls_cert, tls_key, insecure=insecure),
     )
     partitions, permitted = _read_cover(cover, given["silent"])
@@ -330,20 +326,6 @@ async def _serve(
         if pages.dashboard is not None:
             notes.insert(0, await stack.enter_async_context(show(pages.dashboard, options, server, on_event)))
         return await server.run(*address)
-
-
-def _health_address(health: str | None, insecure: bool) -> tuple[str, int] | None:
-    """Host and port of --health; None if it is not given. The health server answers everyone in plaintext."""
-    if health is None:
-        return None
-    host, port = parse_address(health, "--health")
-    if find_spec("prometheus_client") is None:
-        raise UsageError("--health", "needs: pip install 'asyncdmtl[metrics]'", health)
-    if not is_loopback(host):
-        if not insecure:
-            raise UsageError("--health", "must be a loopback address unless --insecure is given", host)
-        log.warning("answering --health on %s: anyone on the network can read it", host)
-    return host, port
 
 
 def _emit(event: ServerEvent) -> None:

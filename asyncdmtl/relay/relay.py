@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.digests import Digest
@@ -17,6 +17,7 @@ from asyncdmtl.net.authentication import (
     WorkerSecurity,
 )
 from asyncdmtl.net.connection import Connection
+from asyncdmtl.net.kernel import KernelCount
 from asyncdmtl.net.route import Address, Route
 from asyncdmtl.net.tls import TLSChannel
 from asyncdmtl.net.transport import listen
@@ -49,6 +50,9 @@ class Relay:
     ----------
     up, below : Ledger
         All bytes between the relay and its parent, and between the relay and its workers.
+    kernel : dict of str to KernelCount
+        The kernel's counts of all links: that above under the relay's own name, those below under the names
+        of the nodes. Empty if the kernel does not count. Complete once the relay has ended.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class Relay:
         downward: ServerSecurity = UNSECURED_SERVER,
     ) -> None:
         self.up, self.below = Ledger(), Ledger()
+        self.kernel: dict[str, KernelCount] = {}
         self._options = options
         self._emit = emit
         self._upward = upward
@@ -71,6 +76,16 @@ class Relay:
         # one is closed might be accepted and never be answered.
         self._listener: asyncio.Server | None = None
         self._gathering: Gathering | None = None
+
+    @property
+    def name(self) -> str:
+        """The relay's name."""
+        return self._options.upward.name
+
+    def nodes(self) -> list[str]:
+        """The names of the workers and relays that are connected now."""
+        members = {} if self._gathering is None else self._gathering.membership.members
+        return sorted(name for name, member in members.items() if not member.gone)
 
     async def run(self, parents: Sequence[Address], address: Address) -> None:
         """Relay a run from beginning to end: connect to the parent, and listen on an address for workers.
@@ -109,6 +124,8 @@ class Relay:
             except SiteChangedError:
                 log.info("relay %s: workers were lost or joined; joining the run again", name)
                 return False
+            finally:
+                self._count({name: connection.link.kernel_count()})
             return True
 
         while not await reconnection.follow(
@@ -159,6 +176,14 @@ class Relay:
         finally:
             self._excluded.update(gathering.membership.excluded)
             await gathering.close(back=not over)
+            self._count(gathering.membership.kernel_counts())
+
+    def _count(self, counts: Mapping[str, KernelCount | None]) -> None:
+        """Add the kernel's counts of connections that have ended."""
+        for name, count in counts.items():
+            if count is not None:
+                before = self.kernel.get(name)
+                self.kernel[name] = count if before is None else before + count
 
     async def _listen(self, address: Address, run: str) -> None:
         """Listen for workers, if the relay does not yet."""

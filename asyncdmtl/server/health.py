@@ -14,23 +14,37 @@ from __future__ import annotations
 import json
 import logging
 from http import HTTPStatus
+from typing import Any, Protocol
 
 from asyncdmtl.net.addresses import format_address
 from asyncdmtl.server.http import EXPOSITION, JSON, Answer, HttpServer, alive
-from asyncdmtl.server.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
 
+class Exposed(Protocol):
+    """The metrics of a server or a relay."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether workers may connect."""
+
+    def progress(self) -> dict[str, Any]:
+        """The progress of the run, in plain JSON types."""
+
+    def exposition(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+
+
 class Health:
-    """The pages for probes and scrapers, made of `Metrics`.
+    """The pages for probes and scrapers.
 
     Parameters
     ----------
-    metrics : Metrics
+    metrics : Exposed
     """
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Exposed) -> None:
         self._metrics = metrics
         pages = {"/healthz": alive, "/readyz": self._readiness, "/metrics": self._exposed}
         self._http = HttpServer("--health", pages)
@@ -53,13 +67,7 @@ class Health:
 
     def _readiness(self) -> Answer:
         metrics = self._metrics
-        stand = {
-            "ready": metrics.ready,
-            "run": metrics.run,
-            "phase": metrics.phase,
-            "round": metrics.round,
-            "workers": sorted(metrics.workers),
-        }
+        stand = {"ready": metrics.ready, **metrics.progress()}
         status = HTTPStatus.OK if metrics.ready else HTTPStatus.SERVICE_UNAVAILABLE
         return Answer(status, json.dumps(stand).encode() + b"\n", JSON)
 

@@ -125,6 +125,11 @@ class Metrics:
         if handler is not None:
             handler(event)
 
+    def progress(self) -> dict[str, Any]:
+        """The progress of the run, in plain JSON types."""
+        workers = sorted(self.workers)
+        return {"run": self.run, "phase": self.phase, "round": self.round, "workers": workers}
+
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -152,20 +151,6 @@ def test_bad_input_is_named(words: list[str], message: str) -> None:
     done = run(*words)
     assert isinstance(done.exception, UsageError)
     assert message in str(done.exception)
-
-
-def test_what_is_open_to_the_network_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING)
-    assert server._health_address("0.0.0.0:80", insecure=True) == ("0.0.0.0", 80)
-    assert "answering --health on 0.0.0.0: anyone on the network can read it" in caplog.text
-    assert server._health_address(None, insecure=False) is None
-    assert server._health_address("127.0.0.1:0", insecure=False) == ("127.0.0.1", 0)
-
-
-def test_metrics_need_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"--health needs: pip install 'asyncdmtl\[metrics\]'"):
-        server._health_address("127.0.0.1:0", insecure=False)
 
 
 def test_jobs_of_a_file_are_made_as_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
