@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from asyncdmtl.learning.couplings.registry import register_coupling
     from asyncdmtl.plan.codes.matrices import register_matrices
     from asyncdmtl.plan.compare import compare
+    from asyncdmtl.plan.design.hierarchy import design_hierarchy
     from asyncdmtl.plan.design.search import design_placement
     from asyncdmtl.plan.hierarchy.levels import compare_hierarchies
     from asyncdmtl.plan.hierarchy.topology import Topology
@@ -85,6 +86,7 @@ __all__ = [
     "WaitError",
     "compare",
     "compare_hierarchies",
+    "design_hierarchy",
     "design_placement",
     "make_linear_plan",
     "make_plan",
@@ -107,6 +109,7 @@ _MODULE_OF = {
     "Topology": "asyncdmtl.plan.hierarchy.topology",
     "compare": "asyncdmtl.plan.compare",
     "compare_hierarchies": "asyncdmtl.plan.hierarchy.levels",
+    "design_hierarchy": "asyncdmtl.plan.design.hierarchy",
     "design_placement": "asyncdmtl.plan.design.search",
     "make_linear_plan": "asyncdmtl.plan.linear.planning",
     "make_plan": "asyncdmtl.plan.planner",

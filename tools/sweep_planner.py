@@ -9,6 +9,7 @@ python tools/sweep_planner.py silent 500     central with tasks and silent worke
 python tools/sweep_planner.py prices 500     the least cost, its proof, and the fewest packets that reach it
 python tools/sweep_planner.py speeds 500     the fewest packets, and refusals, of the fastest uplink
 python tools/sweep_planner.py designs 200    designs with speeds and copies against all placements
+python tools/sweep_planner.py relays 500     loads of every level of random trees, and designs for them
 
 Every instance follows from its number; `--first` is the first one. A wrong plan ends the sweep with an error.
 """
@@ -33,7 +34,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from support.linear_oracle import fractional_minimum
 from support.oracle import placement_of, proper_subsets, set_partitions
 
-from asyncdmtl import Placement, PlanError, design_placement, make_linear_plan, make_plan
+from asyncdmtl import (
+    Placement,
+    PlanError,
+    Topology,
+    compare_hierarchies,
+    design_hierarchy,
+    design_placement,
+    make_linear_plan,
+    make_plan,
+)
 from asyncdmtl.plan.limits import MOST_SUBPACKETS
 from asyncdmtl.plan.rates.bounds import cost_bound
 from asyncdmtl.plan.rates.job import certified_load
@@ -356,11 +366,87 @@ def designs(number: int) -> str:
     return "fastest"
 
 
+def relays(number: int) -> str:
+    """A tree of up to three levels: every level against an own walk and the linear program over all cuts."""
+    topology = random_tree(number)
+    placement, behind = topology.placement, {relay: list(nodes) for relay, nodes in topology.relays.items()}
+    N = len(placement.partitions)
+    found = {each.server.strategy: each for each in compare_hierarchies(topology)}
+    relay, uncoded = found["relay"], found["uncoded"]
+    held = {node: stored_below(node, behind, placement.as_dict()) for node in (*placement.workers, *behind)}
+    inner = {node for nodes in behind.values() for node in nodes}
+    top = [node for node in (*placement.workers, *behind) if node not in inner]
+    least = least_between([held[node] for node in top], N)
+    smallest = min(len(held[node]) for node in top)
+    up, down = relay.levels[0].uplink_load, relay.levels[0].downlink_load
+    require(up == least and down == N - smallest, (number, up, down, least, N - smallest))
+    met = relay.server.uplink_bound == up and relay.server.downlink_bound == down
+    require(met, (number, "the bound is not met"))
+    # Every update goes up once; a single node sends all that it holds.
+    require(uncoded.levels[0].uplink_load == N, (number, uncoded.levels[0]))
+    for level in relay.levels[1:]:
+        nodes = behind[str(level.relay)]
+        require(level.uplink_load == len(held[str(level.relay)]), (number, level))
+        require(level.copies == tuple(N - len(held[node]) for node in nodes), (number, level))
+        sending = zip(level.rates, nodes, strict=True)
+        require(all(rate <= len(held[node]) for rate, node in sending), (number, level))
+    room = [len(own) for own in placement.stored]
+    design = design_hierarchy(behind, dict(zip(placement.workers, room, strict=True)), N, seed=number)
+    made = [set(design.topology.stored(node)) for node in design.topology.top]
+    require(design.uplink_load == least_between(made, N), (number, design))
+    require(design.downlink_load == N - min(map(len, made)), (number, design))
+    total = design.uplink_load + design.downlink_load
+    require(design.uplink_bound + design.downlink_bound <= total <= least + N - smallest, (number, total))
+    return f"{'trees' if len(behind) > 1 else 'one relay'}, design {'optimal' if design.optimal else 'open'}"
+
+
+def random_tree(number: int) -> Topology:
+    """Two to six workers below relays in up to three levels."""
+    rng = random.Random(number)
+    K, N, depth = rng.randint(2, 6), rng.randint(1, 7), rng.randint(1, 3)
+    placement = placement_of([rng.sample(range(K), rng.randint(1, min(K, 3))) for _ in range(N)], K)
+    return Topology(placement, tree_over(list(placement.workers), depth, rng))
+
+
+def tree_over(workers: list[str], depth: int, rng: random.Random) -> dict[str, list[str]]:
+    """Relays over these workers, level by level; some nodes are behind two relays, or behind none."""
+    behind: dict[str, list[str]] = {}
+    nodes = workers
+    for level in range(depth):
+        own = {f"r{level}{i}": list[str]() for i in range(rng.randint(1, 3))}
+        for node in nodes:
+            for relay in rng.sample(sorted(own), min(len(own), rng.choice([0, 1, 1, 1, 2]))):
+                own[relay].append(node)
+        own = {relay: below for relay, below in own.items() if below}
+        behind |= own
+        nodes = list(own) or nodes
+    return behind or {"r": workers[:1]}
+
+
+def stored_below(node: str, behind: Mapping[str, list[str]], stored: Mapping[str, Sequence[str]]) -> set[str]:
+    """What the workers behind a node store together."""
+    if node in stored:
+        return set(stored[node])
+    return set().union(*(stored_below(each, behind, stored) for each in behind[node]))
+
+
+def least_between(held: Sequence[Collection[str]], N: int) -> Fraction:
+    """The linear program over all cuts between nodes that hold these partitions."""
+    K = len(held)
+    everything = set().union(*held)
+    cuts = {}
+    for S in proper_subsets(K):
+        outside = set().union(*(held[k] for k in range(K) if k not in S))
+        if alone := len(everything - outside):
+            cuts[frozenset(S)] = alone
+    return fractional_minimum(K, cuts) if cuts else Fraction(0)
+
+
 def main() -> None:
     """Run the sweep that is asked for, and print what came of it."""
     sweeps = {
         "linear": linear, "workers": workers, "wants": wants, "job": job, "sums": sums, "silent": silent,
-        "prices": prices, "speeds": speeds, "designs": designs,
+        "prices": prices, "speeds": speeds, "designs": designs, "relays": relays,
     }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("sweep", choices=sweeps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,14 +13,16 @@ import click
 from asyncdmtl.cli.command import command
 from asyncdmtl.cli.data_options import column_options, reading_options
 from asyncdmtl.cli.outputs import check_outputs
+from asyncdmtl.cli.place_relays import relays_of
 from asyncdmtl.cli.place_tables import names_tables, placement_of_tables
 from asyncdmtl.errors import UsageError
 from asyncdmtl.plan.design.additions import RoundLoads, best_additions
+from asyncdmtl.plan.design.hierarchy import HierarchyDesign, HierarchyLoads, design_hierarchy
 from asyncdmtl.plan.design.search import design_placement, trade_off
 from asyncdmtl.plan.placement_file import PlanRequest, read_request, tables_of, weights_of, write_placement
 from asyncdmtl.plan.validation import whole_number
-from asyncdmtl.report.design_report import report_additions, report_design
-from asyncdmtl.report.design_tables import show_additions, show_design
+from asyncdmtl.report.design_report import report_additions, report_design, report_hierarchy_design
+from asyncdmtl.report.design_tables import show_additions, show_design, show_hierarchy_design
 from asyncdmtl.report.pictures import check_picture
 from asyncdmtl.report.plan_pictures import plot_design
 
@@ -49,6 +51,12 @@ MOST_ROWS_OF_TRADE_OFF = 20
     type=int,
     show_default="as many as fit",
     help="Workers that store each partition, exactly.",
+)
+@click.option(
+    "--relays",
+    metavar="NUMBER | LIST",
+    help="Lower the loads between relays and server: so many relays over which workers are spread in their "
+    "order, or the nodes behind each, north=w0+w1,south=w2+w3.",
 )
 @click.option(
     "--speeds",
@@ -87,6 +95,7 @@ def main(
     workers: int | None,
     capacity: int | None,
     copies: int | None,
+    relays: str | None,
     speeds: str | None,
     start: tuple[str, ...],
     add: int | None,
@@ -110,6 +119,7 @@ def main(
             "--capacities": capacities,
             "--workers": workers,
             "--copies": copies,
+            "--relays": relays,
             "--speeds": speeds,
             "--plot": plot_file,
         }
@@ -124,6 +134,13 @@ def main(
     if partitions is None:
         raise UsageError("--partitions", "must be given, or --from", None)
     room = _capacities(partitions, capacities, workers, capacity, copies)
+    if relays is not None:
+        for option, value in {"--speeds": speeds, "--plot": plot_file}.items():
+            if value is not None:
+                raise UsageError(option, "cannot be given with --relays", value)
+        made = design_hierarchy(relays_of(relays, list(room)), room, partitions, copies=copies, seed=seed)
+        _show_hierarchy(made, room, output, format)
+        return
     b = None if speeds is None else _in_order("--speeds", _listed("--speeds", speeds, Fraction), list(room))
     design = design_placement(room, partitions, copies=copies, speeds=b, seed=seed)
     report = report_design(design, room, b, trade_off(len(room), partitions, _some(len(room)), seed=seed))
@@ -137,10 +154,22 @@ def main(
         show_design(report)
 
 
+def _show_hierarchy(
+    design: HierarchyDesign, room: Mapping[str, int], output: Path | None, format: str
+) -> None:
+    """Print a design for a topology, and write it if asked to."""
+    report = report_hierarchy_design(design, room)
+    if output is not None:
+        write_placement(design.topology.placement, output, {"relays": report["relays"]})
+    if format == "json":
+        print(json.dumps(report))
+    else:
+        show_hierarchy_design(report)
+
+
 def _add_copies(request: PlanRequest, count: int, minimise: str, output: Path | None, format: str) -> None:
     """Print a placement with the copies that are worth most, and write it if asked to."""
-    weights = weights_of(request, minimise)
-    loads = RoundLoads(request.placement, request.tasks, wants=request.wants, **weights)
+    loads = _loads(request, minimise)
     if whole_number("--add", count):
         more, added = best_additions(request.placement, count, loads)
     else:
@@ -152,6 +181,16 @@ def _add_copies(request: PlanRequest, count: int, minimise: str, output: Path | 
         print(json.dumps(report))
     else:
         show_additions(report)
+
+
+def _loads(request: PlanRequest, minimise: str) -> RoundLoads:
+    """What copies are to lower; with relays, the loads between relays and server."""
+    if request.topology is None:
+        weights = weights_of(request, minimise)
+        return RoundLoads(request.placement, request.tasks, wants=request.wants, **weights)
+    if minimise != "load":
+        raise UsageError("--minimise", "must be load for a placement with relays", minimise)
+    return HierarchyLoads(request.topology, request.tasks, wants=request.wants)
 
 
 def _capacities(

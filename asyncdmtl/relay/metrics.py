@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import Counter as CounterMetric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -31,7 +33,7 @@ class RelayMetrics:
         self._relay = relay
         self._run: str | None = None
         self._joined, self._reconnects, self._refused = (
-            Counter(f"asyncdmtl_{name}", help, registry=self.registry)
+            CounterMetric(f"asyncdmtl_{name}", help, registry=self.registry)
             for name, help in (
                 ("joined", "Workers and relays that joined here or came back."),
                 ("reconnects", "Workers and relays that came back."),
@@ -82,11 +84,10 @@ class _Links(Collector):
             labels=["level", "node", "direction", "part"],
         )
         for level, ledger in (("above", relay.up), ("below", relay.below)):
-            sums: dict[tuple[str, str, str], int] = {}
+            sums: Counter[tuple[str, str, str]] = Counter()
             for entry in ledger.entries():
                 for part, size in (("payload", entry.payload), ("framing", entry.framing)):
-                    key = entry.worker, entry.direction, part
-                    sums[key] = sums.get(key, 0) + size
+                    sums[entry.worker, entry.direction, part] += size
             for key, size in sums.items():
                 links.add_metric((level, *key), size)
         yield links

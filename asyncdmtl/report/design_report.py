@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from asyncdmtl.plan.design.additions import Addition, RoundLoads
+from asyncdmtl.plan.design.hierarchy import HierarchyDesign
 from asyncdmtl.plan.design.search import Design, TradeOff
 from asyncdmtl.plan.placement import Placement
 
@@ -53,6 +54,39 @@ def report_design(
             {key: str(value) if isinstance(value, Fraction) else value for key, value in asdict(row).items()}
             for row in rows
         ],
+    }
+
+
+def report_hierarchy_design(design: HierarchyDesign, capacities: Mapping[str, int]) -> DesignReport:
+    """A design for a topology in plain JSON types, fractions as strings.
+
+    Parameters
+    ----------
+    design : HierarchyDesign
+    capacities : mapping of worker to int
+        Partitions that each worker may store.
+    """
+    topology = design.topology
+    placement = topology.placement
+    N = len(placement.partitions)
+    return {
+        "placement": placement.as_dict(),
+        "partitions": list(placement.partitions),
+        "capacities": dict(capacities),
+        "copies": str(Fraction(sum(map(len, placement.stored)), N)),
+        "relays": {relay: list(nodes) for relay, nodes in topology.relays.items()},
+        "stored": {node: list(topology.stored(node)) for node in topology.top},
+        "uplink_loads": dict(zip(topology.top, map(str, design.uplink_rates), strict=True)),
+        "uplink_load": str(design.uplink_load),
+        "uplink_bound": str(design.uplink_bound),
+        "downlink_load": str(design.downlink_load),
+        "downlink_bound": str(design.downlink_bound),
+        "flat_uplink_load": str(design.flat_uplink_load),
+        "flat_downlink_load": str(design.flat_downlink_load),
+        "uncoded_load": str(N),
+        "times": None,
+        "gap": str(design.gap),
+        "optimal": design.optimal,
     }
 
 

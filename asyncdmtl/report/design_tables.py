@@ -26,6 +26,14 @@ def show_design(report: DesignReport, console: Console | None = None) -> None:
     console.print(_trade_off_table(report))
 
 
+def show_hierarchy_design(report: DesignReport, console: Console | None = None) -> None:
+    """Print the report of a design for a topology as text, on stdout unless a console is given."""
+    console = console or make_console()
+    console.print(_store_table(report))
+    console.print(_load_table(report))
+    console.print(_verdict(report))
+
+
 def show_additions(report: DesignReport, console: Console | None = None) -> None:
     """Print the added copies as text, on stdout unless a console is given."""
     console = console or make_console()
@@ -72,9 +80,13 @@ def _store_table(report: DesignReport) -> Table:
         table.add_row(
             worker,
             f"{len(stored)} of {report['capacities'][worker]}",
-            report["uplink_loads"][worker],
+            report["uplink_loads"].get(worker, ""),
             _cells(set(stored), partitions, per_cell),
         )
+    for relay, stored in report.get("stored", {}).items():
+        if relay in report["relays"]:
+            cells = _cells(set(stored), partitions, per_cell)
+            table.add_row(f"relay {relay}", str(len(stored)), report["uplink_loads"][relay], cells)
     return table
 
 
@@ -89,13 +101,17 @@ def _cells(stored: set[str], partitions: Sequence[str], per_cell: int) -> str:
 
 
 def _load_table(report: DesignReport) -> Table:
-    table = FittedTable(title="Load of relay: vectors per round")
+    hierarchy = "relays" in report
+    where = ", between relays and server" if hierarchy else ""
+    table = FittedTable(title=f"Load of relay{where}: vectors per round")
     table.add_column("", overflow="fold")
-    for heading in ("this placement", "least of all placements", "uncoded"):
+    flat = ["designed for a star"] if hierarchy else []
+    for heading in ("this placement", "least of all placements", *flat, "uncoded"):
         table.add_column(heading, justify="right", overflow="fold")
     uncoded = report["uncoded_load"]
     for name, key in (("uplink", "uplink"), ("downlink, broadcast", "downlink")):
-        table.add_row(name, report[f"{key}_load"], f"≥ {report[f'{key}_bound']}", uncoded)
+        without = [report[f"flat_{key}_load"]] if hierarchy else []
+        table.add_row(name, report[f"{key}_load"], f"≥ {report[f'{key}_bound']}", *without, uncoded)
     if times := report["times"]:
         table.add_section()
         for key in ("uplink", "downlink"):

@@ -130,3 +130,26 @@ def test_the_trade_off_fits_on_a_screen() -> None:
 def test_bad_input(arguments: list[str], complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
         place("--partitions=7", *arguments)
+
+
+def test_a_topology_is_designed_for_the_links_to_its_server(tmp_path: Path) -> None:
+    arguments = ["--workers=4", "--partitions=4", "--copies=2", "--relays=north=w0+w1,south=w2"]
+    file = tmp_path / "p.toml"
+    content = json.loads(place(*arguments, "--output", str(file), "--json"))
+    assert content["relays"] == {"north": ["w0", "w1"], "south": ["w2"]}
+    assert Fraction(content["uplink_load"]) + Fraction(content["downlink_load"]) <= sum(
+        Fraction(content[f"flat_{way}_load"]) for way in ("uplink", "downlink")
+    )
+    request = read_request(file)
+    assert request.topology is not None
+    assert request.placement.as_dict() == content["placement"]
+    assert "between relays and server" in place(*arguments)
+    assert "relay north" in place(*arguments)
+    # Further copies are chosen for the same links.
+    more = json.loads(place("--from", str(file), "--add=2", "--json"))
+    sums = [Fraction(each["uplink_load"]) + Fraction(each["downlink_load"]) for each in more["additions"]]
+    assert sums == sorted(sums, reverse=True)
+    with pytest.raises(UsageError, match="--minimise must be load for a placement with relays"):
+        place("--from", str(file), "--minimise=cost")
+    with pytest.raises(UsageError, match="--speeds cannot be given with --relays"):
+        place(*arguments, "--speeds=1,1,1,1")

@@ -14,7 +14,7 @@ async def test_the_bytes_of_every_link_are_those_of_ledger_and_kernel() -> None:
         await grow(tree)
         relay = tree.relays["north"]
         metrics = RelayMetrics(relay)
-        assert not metrics.ready
+        before = metrics.ready
         await cluster.event(RoundRecord, round=2)
         assert metrics.progress() == {"run": None, "relay": "north", "workers": ["a", "b"]}
         for event in (
@@ -26,7 +26,7 @@ async def test_the_bytes_of_every_link_are_those_of_ledger_and_kernel() -> None:
             metrics.note(event)
         await cluster.server
         await tree.tasks["north"]
-    assert metrics.ready
+    assert (before, metrics.ready) == (False, True)
     samples = {
         # In the order of the labels' names.
         (sample.name, *dict(sorted(sample.labels.items())).values()): sample.value

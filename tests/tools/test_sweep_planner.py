@@ -16,6 +16,13 @@ def test_plans_stand_comparison_with_brute_force(sweep: str) -> None:
         assert getattr(sweep_planner, sweep)(number)
 
 
+def test_trees_have_the_loads_of_an_own_walk_and_linear_program() -> None:
+    # The linear program over all cuts between three nodes is quick.
+    small = [number for number in range(100) if len(sweep_planner.random_tree(number).top) <= 3][:20]
+    assert len(small) == 20
+    assert len(set(map(sweep_planner.relays, small))) > 1
+
+
 def test_a_wrong_plan_ends_the_sweep() -> None:
     with pytest.raises(SystemExit, match="wrong: 7"):
         sweep_planner.require(False, 7)

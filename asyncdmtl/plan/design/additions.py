@@ -11,6 +11,7 @@ from asyncdmtl.plan.building import wanted_models
 from asyncdmtl.plan.parameters import Strategy
 from asyncdmtl.plan.placement import Placement, counted
 from asyncdmtl.plan.rates.aggregates import least_uplink
+from asyncdmtl.plan.units import UnitKind
 from asyncdmtl.plan.uplink_choice import UplinkWishes, choose_units
 from asyncdmtl.plan.validation import a_placement, helpers_of, numbered_tasks, per_worker, wants_of
 
@@ -76,8 +77,14 @@ class RoundLoads:
         """Uplink and downlink, whose sum is minimised."""
         if self.strategy == "personal":
             return self._personal(placement)
-        helpers, prices, speeds = self._helpers, self._prices, self._speeds
-        wishes = UplinkWishes(prices=prices, speeds=speeds, helpers=helpers)
+        return self._loads(placement, self._helpers)
+
+    def _loads(
+        self, placement: Placement, helpers: tuple[int, ...], kind: UnitKind = "tasks"
+    ) -> tuple[Fraction, Fraction]:
+        """Uplink and downlink of `relay`, with these units."""
+        prices, speeds = self._prices, self._speeds
+        wishes = UplinkWishes(units=kind, prices=prices, speeds=speeds, helpers=helpers)
         units = choose_units(placement, self.tasks, "relay", wishes)
         uplink = least_uplink(units.blocks, helpers, prices, speeds)
         lacked = [

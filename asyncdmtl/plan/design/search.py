@@ -163,12 +163,12 @@ def design_placement(
         There are not as many speeds as workers, or a speed is not positive.
     """
     partitions, seed = counted("partitions", partitions), counted("seed", seed, 0)
-    names, m = _checked_capacities(capacities, partitions)
-    total = _checked_copies(m, partitions, copies)
+    names, m = checked_capacities(capacities, partitions)
+    total = checked_copies(m, partitions, copies)
     b = None if speeds is None else _checked_speeds(speeds, len(names))
     even = sizes_of_least_load(m, total)
     sizes = even if b is None else sizes_of_least_time(m, total, partitions, b)
-    uplink_bound = _uplink_bound(len(m), total, partitions, min(even))
+    uplink_bound = least_uplink_load(len(m), total, partitions, min(even))
     target = uplink_bound
     if b is not None:
         target = max(uplink_bound / sum(b), least_uplink_time(m, b, partitions))
@@ -268,7 +268,7 @@ def trade_off(
     return rows
 
 
-def _checked_capacities(
+def checked_capacities(
     capacities: Mapping[str, int] | Sequence[int], N: int
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Names of the workers, and the part of its capacity that each can use."""
@@ -286,7 +286,7 @@ def _checked_capacities(
     return tuple(capacities), m
 
 
-def _checked_copies(m: Sequence[int], N: int, copies: int | None) -> int:
+def checked_copies(m: Sequence[int], N: int, copies: int | None) -> int:
     """The total number of stored copies of partitions."""
     if copies is None:
         return sum(m)
@@ -313,7 +313,7 @@ def _checked_speeds(speeds: Sequence[Fraction | int], K: int) -> tuple[Fraction,
     return b
 
 
-def _uplink_bound(K: int, total: int, N: int, smallest: int) -> Fraction:
+def least_uplink_load(K: int, total: int, N: int, smallest: int) -> Fraction:
     """The lower bound of `R_CO` for `total` copies, if the smallest store holds at most `smallest`."""
     if K == 1:
         return Fraction(0)
