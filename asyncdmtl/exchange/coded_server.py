@@ -45,6 +45,11 @@ class CodedServerSide(ServerSide):
     plan : Plan
     problem : Problem
     options : SideOptions, optional
+
+    Attributes
+    ----------
+    grouped : bool
+        As in `SideOptions`.
     """
 
     plan: Plan
@@ -62,6 +67,7 @@ class CodedServerSide(ServerSide):
         self._uplink_rows = plan.uplink_rows if options.carried else (0,) * len(plan.uplink_rows)
         self._groups = self._make_groups(options)
         self.group_plan = plan
+        self.grouped = options.grouped
         self._format = plan.vector_format(problem.wire.length, problem.wire.dtype, grouped=options.grouped)
         self._down_format = self._format_of_results(options.grouped)
         self.ranges, self.down_ranges = self._format.ranges, self._down_format.ranges

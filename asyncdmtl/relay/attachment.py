@@ -41,7 +41,6 @@ from asyncdmtl.protocol.messages.registry import (
     DeclareSome,
     Downlink,
     Finish,
-    JoinedGroup,
     JoinGroup,
     Message,
     MoreRows,
@@ -54,8 +53,11 @@ from asyncdmtl.protocol.messages.registry import (
 )
 from asyncdmtl.relay.gathering import Gathering
 from asyncdmtl.relay.options import RelayOptions
+from asyncdmtl.relay.parent_rows import ParentRows
 from asyncdmtl.relay.sides import RelaySide, make_relay_side
 from asyncdmtl.relay.site import Site
+from asyncdmtl.worker.joining import join_group
+from asyncdmtl.worker.multicast_client import MulticastClient
 from asyncdmtl.worker.participation import NewPlan
 from asyncdmtl.worker.plan_check import check_recipe
 
@@ -98,6 +100,7 @@ class Attachment:
         self._site: Site | None = None
         self._problem: Problem | None = None
         self._side: RelaySide | None = None
+        self._group: MulticastClient | None = None
 
     @property
     def site(self) -> Site:
@@ -164,7 +167,7 @@ class Attachment:
         self._site = site
         message: JoinGroup | Assign = await up.receive((JoinGroup, Assign), *start)
         if isinstance(message, JoinGroup):
-            await up.send(JoinedGroup("a relay hears no multicast group"), *self._limit)
+            self._group = await join_group(up, options.upward, {}, message)
             message = await up.receive((Assign,), *start)
         return message
 
@@ -175,6 +178,8 @@ class Attachment:
         side, problem = await asyncio.to_thread(self._sides, assign)
         self._side, self._problem = side, problem
         up.session.body_limit = max(side.received_bytes, problem.state_bytes)
+        if self._group is not None:
+            await self._group.follow(assign.plan, side, grouped=assign.grouped)
         first = StateTransfer(assign.first)
         state = await self._or_new_plan(site.assign(side, problem, place, first))
         if first is StateTransfer.TAKE:
@@ -199,13 +204,18 @@ class Attachment:
                 "relay %s: most holders elsewhere computed other updates of %s than %s", name,
                 sorted(doubted, key=natural_key), ", ".join(names),
             )  # fmt: skip
-        return make_relay_side(plan, name, site.stored, problem, self._digest, site.helpers), problem
+        side = make_relay_side(
+            plan, name, site.stored, problem, self._digest, site.helpers, grouped=assign.grouped
+        )
+        return side, problem
 
     async def _round(self) -> None:
         """Make one round: updates come up, rows go up, rows come down and are coded anew for the nodes."""
         site, side, problem = self.site, self._side, self._problem
         assert side is not None
         assert problem is not None
+        if self._group is not None:
+            self._group.begin(site.round)
         uploads = await self._or_new_plan(site.uploads(side))
         told = await self._agreed(side, problem, uploads)
         rows = await self._put(side, 0, [upload.rows[0] for upload in uploads])
@@ -256,24 +266,19 @@ class Attachment:
     async def _hand_down(self, side: RelaySide, arrived: list[asyncio.Event]) -> AfterRound:
         """Decode what comes down, and hand it to the nodes; return the order for after the round."""
         site, downlink = self.site, await self._receive(Downlink)
-        then, rows = AfterRound(downlink.then), downlink.body
-        if rows.nbytes + downlink.rest != side.received_bytes or downlink.grouped:
-            raise RemoteProtocolError(
-                f"{self._up.peer} sends {rows.nbytes + downlink.rest} bytes of rows, "
-                f"the plan says {side.received_bytes}"
-            )
+        then = AfterRound(downlink.then)
+        rows = ParentRows(self._up, downlink, side, self._group, self._limit)
         usual: AfterRound = AfterRound.GO_ON if then is AfterRound.GIVE else then
         orders = dict.fromkeys(site.members, usual)
         if then is AfterRound.GIVE:
             orders[site.giver] = then
         last = len(side.ranges) - 1
         for i in range(len(side.ranges)):
-            if i and side.received_range(i):
-                rows = (await self._receive(MoreRows)).body
+            came = await rows.arrived(i)
             await arrived[i].wait()
             if not i:
                 await self._working.do(side.take, downlink.told)
-            await self._working.do(side.receive, i, rows if side.received_range(i) else rows[:0])
+            await self._working.do(side.receive, i, await rows.decodable(i, came))
             if i == last:
                 await self._working.do(side.finish)
             if side.streams:
@@ -282,6 +287,12 @@ class Attachment:
             for i in range(len(side.ranges)):
                 await site.send_range(side, i, orders)
         return then
+
+    def close(self) -> None:
+        """Leave the multicast group."""
+        if self._group is not None:
+            self._group.close()
+            self._group = None
 
     async def _give(self, state: Bytes) -> None:
         """Send the parent the state of the training."""
@@ -305,12 +316,7 @@ class Attachment:
                 raise NewPlan(newer.result())
             return await working
         finally:
-            for task in (newer, working):
-                task.cancel()
-            await asyncio.wait((newer, working))
-            for task in (newer, working):
-                if not task.cancelled():
-                    task.exception()
+            await _stop(newer, working)
 
 
 async def _together(first: Coroutine[Any, Any, Any], second: Coroutine[Any, Any, Result]) -> Result:
@@ -322,9 +328,14 @@ async def _together(first: Coroutine[Any, Any, Any], second: Coroutine[Any, Any,
             task.result()
         return tasks[1].result()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-        for task in tasks:
-            if not task.cancelled():
-                task.exception()
+        await _stop(*tasks)
+
+
+async def _stop(*tasks: asyncio.Task[Any]) -> None:
+    """Stop tasks whose results and errors nobody needs."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()

@@ -158,7 +158,10 @@ class Relay:
             self._begun, self._workers = True, gathering.workers
             digest = Digest(welcome.run)
             part = Attachment(connection, self._options, gathering, digest, reconnection.note_progress)
-            await part.run()
+            try:
+                await part.run()
+            finally:
+                part.close()
             # The workers read that the run is over, and hang up; nobody else is to come any more.
             over = True
         except SiteChangedError:

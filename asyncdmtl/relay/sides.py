@@ -56,7 +56,7 @@ class RelaySide(ABC):
         self.below = below
         self._plan, self._relay, self._problem, self._digest = plan, relay, problem, digest
         self._delivery = plan.deliveries[relay]
-        self._format = plan.vector_format(problem.wire.length, problem.wire.dtype)
+        self._format = plan.vector_format(problem.wire.length, problem.wire.dtype, grouped=below.grouped)
         self.ranges = self._format.ranges
         if below.ranges != self.ranges:
             raise CodingError("the ranges of rows above and below a relay differ")
@@ -70,6 +70,25 @@ class RelaySide(ABC):
         self.layout = Layout(problem.dtype, stored, stored, measures=True, state=True)
         self._uploads: tuple[Upload, ...] = ()
         self._told: list[bytes] = []
+
+    @property
+    def worker(self) -> int:
+        """The relay's index in the plan."""
+        return self._relay
+
+    @property
+    def group_plan(self) -> Plan | None:
+        """The plan, whose rows may come from a multicast group."""
+        return self._plan
+
+    @property
+    def down_ranges(self) -> tuple[slice, ...]:
+        """The bytes of a row that comes down, range by range."""
+        return self.ranges
+
+    def side_information(self, i: int) -> Bytes:
+        """Range `i` of the packets from which the relay decodes; they must have been put before."""
+        return self._known(self.ranges[i])
 
     @property
     def sent_bytes(self) -> int:
@@ -323,6 +342,8 @@ def make_relay_side(
     problem: Problem,
     digest: Digest,
     helpers: Collection[str] = (),
+    *,
+    grouped: bool = False,
 ) -> RelaySide:
     """The side of a relay under its parent's plan, with a plan for the nodes behind it.
 
@@ -335,6 +356,8 @@ def make_relay_side(
         The nodes, as for `plan_below`. What the plan does not give the relay is left out.
     problem : Problem
     digest : Digest
+    grouped : bool
+        Whether rows of the parent's plan go to a multicast group, which decides about ranges.
 
     Raises
     ------
@@ -347,7 +370,7 @@ def make_relay_side(
     below = plan_below(
         plan, relay, {node: [n for n in held if n in said] for node, held in stored.items()}, helpers
     )
-    index, options = plan.placement.workers.index(relay), SideOptions(digest=digest)
+    index, options = plan.placement.workers.index(relay), SideOptions(grouped, digest)
     if plan.strategy == "central":
         return AggregatingSide(plan, index, _BelowAggregates(below, problem, options), problem, digest)
     return ForwardingSide(plan, index, RelayServerSide(below, problem, options), problem, digest)

@@ -221,7 +221,9 @@ class Site(Nodes):
             session.body_limit = max(session.body_limit, needed)
             head = (self._plan, *place, first[member])
             infos = member.told_infos(problem.infos, untold)
-            messages[member] = Assign(*head, recipe, plan_digest, infos, detailed=True)
+            # The ranges at both levels are those of the parent's plan.
+            grouped = side.below.grouped
+            messages[member] = Assign(*head, recipe, plan_digest, infos, grouped=grouped, detailed=True)
             member.connection.inbox.clear()
         await self.ask(
             {m: m.connection.send(message, self._seconds, OPTION) for m, message in messages.items()}

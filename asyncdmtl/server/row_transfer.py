@@ -309,8 +309,9 @@ class RoundTransfer:
                 continue
             if member in self._listeners:
                 if not i:
+                    told = side.told(k, relay=bool(member.behind))
                     downlink = Downlink(
-                        plan, self._number, then[member], side.digest(k), grouped=True, told=side.told(k)
+                        plan, self._number, then[member], side.digest(k), grouped=True, told=told
                     )
                     self._peers.write(member, downlink)
                 continue

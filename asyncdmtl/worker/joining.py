@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from asyncdmtl.arithmetic.probe import Machine
 from asyncdmtl.blinding.sealed import pooled_encoding, sealed_declaration, sealed_info, split
@@ -153,7 +154,7 @@ def _refuse_test_rows(declared: Sequence[Declaration]) -> None:
 
 
 async def join_group(
-    connection: Connection, options: WorkerOptions, state: WorkerState, message: JoinGroup
+    connection: Connection, options: WorkerOptions, log_fields: Mapping[str, Any], message: JoinGroup
 ) -> MulticastClient | None:
     """Join the multicast group, and tell the server whether a probe arrived; None if it did not."""
     client, reason = None, ""
@@ -165,7 +166,7 @@ async def join_group(
         except (LinkError, UsageError) as error:
             reason = str(error)
         if reason:
-            log.warning("worker %s: %s", options.name, reason, extra=state.log_fields())
+            log.warning("worker %s: %s", options.name, reason, extra=log_fields)
             if client is not None:
                 client.close()
                 client = None

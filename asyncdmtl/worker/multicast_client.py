@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import RemoteProtocolError, UsageError
-from asyncdmtl.exchange.sides import WorkerSide
 from asyncdmtl.multicast.datagrams import OVERHEAD, Layout, Stream
 from asyncdmtl.multicast.receiving import DatagramCounts, Reassembly
 from asyncdmtl.net.connection import Connection
@@ -31,19 +31,38 @@ LATE_DATAGRAM_SECONDS = 0.005
 SILENT_GROUP_SECONDS = 0.25
 
 
+class GroupSide(Protocol):
+    """What a worker or relay knows of a plan under which its rows may come from the group."""
+
+    @property
+    def worker(self) -> int:
+        """Its index in the plan."""
+
+    @property
+    def group_plan(self) -> Plan | None:
+        """The plan; None if no rows may come from the group."""
+
+    @property
+    def down_ranges(self) -> tuple[slice, ...]:
+        """The bytes of a row that comes down, range by range."""
+
+    def side_information(self, i: int) -> Bytes:
+        """Range `i` of the packets from which it decodes a multicast, (packets, bytes)."""
+
+
 @dataclass(frozen=True, eq=False)
 class GroupPlan:
     """The facts about the plan in force by which a worker receives its rows from the group.
 
     Attributes
     ----------
-    side : WorkerSide
+    side : GroupSide
     plan : Plan
     solver : Solver
     layout : Layout
     """
 
-    side: WorkerSide
+    side: GroupSide
     plan: Plan
     solver: Solver
     layout: Layout
@@ -132,7 +151,7 @@ class MulticastClient:
             self._receiver.receiver.forget(self._probe.name)
         return True
 
-    async def follow(self, number: int, side: WorkerSide, *, grouped: bool) -> None:
+    async def follow(self, number: int, side: GroupSide, *, grouped: bool) -> None:
         """Receive rounds under plan `number` from now on, if it is `grouped`: rows come from the group."""
         self._receiver.end()
         self._before, self._followed = None, None
@@ -174,7 +193,7 @@ class MulticastClient:
             await self._changed.wait()
 
     def hand_out(self, index: int) -> Bytes:
-        """The rows of a complete range, one after the other, as `WorkerSide.receive` takes them."""
+        """The rows of a complete range, one after the other, as the side's `receive` takes them."""
         assert self._followed is not None
         followed = self._followed
         rows = self._received.hand_out(index, followed.side.side_information(index))

@@ -164,7 +164,7 @@ class Participation:
                 (JoinGroup, Listen, Assign), *limit
             )
             if isinstance(message, JoinGroup):
-                self._multicast = await join_group(connection, options, state, message)
+                self._multicast = await join_group(connection, options, state.log_fields(), message)
             elif isinstance(message, Assign):
                 return message
             elif self._exchange is None:

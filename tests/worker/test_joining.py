@@ -208,7 +208,7 @@ async def test_a_worker_that_receives_the_probe_joins_the_group(ends: Ends) -> N
     came = await ends.worker.receive((JoinGroup,), *LIMIT)
     sender, probe = GroupSender(group, LOOPBACK), memoryview(bytearray(PIECE_BYTES + OVERHEAD))
     Stream.of_probe(KEY, NONCE).seal(0, 0, memoryview(bytes(PIECE_BYTES)), probe)
-    joining = asyncio.create_task(join_group(ends.worker, OPTIONS, state, came))
+    joining = asyncio.create_task(join_group(ends.worker, OPTIONS, state.log_fields(), came))
     # The task joins the group in its first turn, and then waits.
     await asyncio.sleep(0)
     await sender.send(DatagramBlock(probe, len(probe), 1))
@@ -226,7 +226,7 @@ async def test_a_group_is_left_if_the_connection_ends_or_the_worker_stops_before
     worker: Any = ends.worker
     await ends.server.send(JoinGroup(group.address, group.port, KEY, NONCE, PIECE_BYTES), *LIMIT)
     message = await ends.worker.receive((JoinGroup,), *LIMIT)
-    stopped = asyncio.create_task(join_group(ends.worker, OPTIONS, state, message))
+    stopped = asyncio.create_task(join_group(ends.worker, OPTIONS, state.log_fields(), message))
     await asyncio.sleep(0)
     assert worker.on_multicast_control is not None
     stopped.cancel()
@@ -239,7 +239,7 @@ async def test_a_group_is_left_if_the_connection_ends_or_the_worker_stops_before
 
     monkeypatch.setattr(MulticastClient, "receives_probe", heard)
     with pytest.raises(LinkError, match="reset"):
-        await join_group(ends.worker, OPTIONS, state, message)
+        await join_group(ends.worker, OPTIONS, state.log_fields(), message)
     assert worker.on_multicast_control is None
 
 
@@ -258,7 +258,7 @@ async def test_a_worker_that_receives_no_probe_says_why(
     await ends.server.send(JoinGroup(group.address, group.port, KEY, NONCE, PIECE_BYTES), *LIMIT)
     message = await ends.worker.receive((JoinGroup,), *LIMIT)
     options = WorkerOptions("w0", interface=interface)
-    assert await join_group(ends.worker, options, state, message) is None
+    assert await join_group(ends.worker, options, state.log_fields(), message) is None
     told = await ends.server.receive((JoinedGroup,), *LIMIT)
     assert told.reason.startswith(reason)
     assert ends.worker.on_multicast_control is None
@@ -267,4 +267,4 @@ async def test_a_worker_that_receives_no_probe_says_why(
 async def test_an_address_that_is_no_group_is_the_servers_fault(ends: Ends) -> None:
     message = JoinGroup("10.0.0.1", 7701, KEY, NONCE, PIECE_BYTES)
     with pytest.raises(RemoteProtocolError, match="named a group that is none"):
-        await join_group(ends.worker, OPTIONS, WorkerState("w0"), message)
+        await join_group(ends.worker, OPTIONS, {}, message)
