@@ -38,6 +38,10 @@ class Tree:
         self._addresses = {"": cluster.address}
         self._stored = stored_at(PLACEMENT, make_partitions(6, "squared", features=features))
 
+    def add_address(self, parent: str, address: tuple[str, int]) -> None:
+        """Name another way to the server, such as a proxy, which relays and workers may have as parent."""
+        self._addresses[parent] = address
+
     async def relay(self, name: str, workers: int, parent: str = "") -> None:
         """Start a relay, at the same address again if it was started before."""
         listening = asyncio.get_running_loop().create_future()
