@@ -6,7 +6,7 @@ Two tables. *Processor time* of the work of a round: all workers and the server 
 their bytes by hand, so that other load of the machine does not count; the sides alternate. *Runs*: every run
 is `asyncdmtl run`, on open links of this machine, and each figure is the median over the rounds of all runs
 of its kind, without the first of each. Before a figure counts, models must be equal bit for bit, and the
-bytes of rows equal. `--runs 0` makes the first table only.
+bytes of rows and of heads equal. `--runs 0` makes the first table only.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def main(workers: int, copies: int, numbers: str, rounds: int, runs: int, result
     tables = [Table("blind-processor", head, tuple(rows))]
     if runs:
         rows = [in_runs(workers, copies, size, rounds, runs) for size in sizes]
-        of_runs = (*head[:3], "difference", "share", "heads a round, all workers")
+        of_runs = (*head[:3], "difference", "share")
         tables.append(Table("blind-runs", of_runs, tuple(rows)))
     if results_file is not None:
         write_results(results_file, tables)
@@ -84,7 +84,8 @@ class Round:
         problem = Problem(settings, [part.info(settings) for part in partitions])
         plan = make_plan(placement, "relay", tasks=problem.task_of)
         group = GroupKey(bytes(32), "run") if blind else None
-        options, made = SideOptions(digest=Digest("run"), blind=blind, group=group), strategy_of(plan)
+        options = SideOptions(digest=Digest("run"), detailed=False, blind=blind, group=group)
+        made = strategy_of(plan)
         self.server = made.server_side(plan, problem, options=options)
         if group is not None:
             options = replace(options, digest=group.digest)
@@ -142,14 +143,13 @@ def in_runs(workers: int, copies: int, size: int, rounds: int, runs: int) -> tup
         seconds[blind] += [entry["seconds"] for entry in report["rounds"][WARM_UP:]]
         directions = report["uplink"], report["downlink_wire"]
         payload, heads = ([each[key] for each in directions] for key in ("payload_bytes", "framing_bytes"))
-        found[blind] = models, payload, [count // rounds for count in heads]
-    if found[True][:2] != found[False][:2]:
-        sys.exit("the models or the bytes of rows of a blind run differ")
+        found[blind] = models, payload, heads
+    if found[True] != found[False]:
+        sys.exit("the models, or the bytes of rows or of heads, of a blind run differ")
     plain, masked = (median(seconds[blind]) for blind in (False, True))
-    heads = [b - a for a, b in zip(found[False][2], found[True][2], strict=True)]
     row = (
         f"{workers} × {size:,} float32, {copies} copies", f"{1e3 * plain:.1f} ms", f"{1e3 * masked:.1f} ms",
-        f"{1e3 * (masked - plain):+.2f} ms", f"{masked / plain - 1:+.1%}", f"{sum(heads):+,} B",
+        f"{1e3 * (masked - plain):+.2f} ms", f"{masked / plain - 1:+.1%}",
     )  # fmt: skip
     print("runs:", "  ".join(row), flush=True)
     return row

@@ -1,8 +1,6 @@
 """The key that the workers of a blind run share and the server never has, and what is made from it.
 
-- *Masks* of vectors: AES-256 in counter mode (NIST SP 800-38A). The key of each stream is derived from the
-  run, the plan, the round, the unit and the MAC of the vectors that are masked. So one stream never masks two
-  different vectors, whatever a restarted worker or a dishonest server does: other vectors have another MAC.
+- *Masks* of vectors: AES-256 in counter mode (`asyncdmtl.blinding.masks`).
 - *Seals* of all else: AES-SIV (RFC 5297), which encrypts and authenticates. It is deterministic and needs no
   nonce: the server sees whether two contents of the same kind and place are equal, and nothing else.
 - *Tags* of numbers that nobody needs to read: BLAKE3 with a key. The server compares them.
@@ -20,6 +18,7 @@ import numpy as np
 from blake3 import blake3
 
 from asyncdmtl.arrays import Bytes
+from asyncdmtl.blinding.masks import Masks
 from asyncdmtl.digests import Digest
 from asyncdmtl.errors import IntegrityError, UsageError
 
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
 
 SEAL_BYTES = 16
 """Bytes that a seal adds to its content: the synthetic initialisation vector of AES-SIV."""
-
-TAG_BYTES = 8
-"""Bytes of a tag, as many as of the number for which it stands."""
 
 SECRET_BYTES = 32
 """Bytes of a secret that a worker draws for its group."""
@@ -43,9 +39,6 @@ MOST_SEALED_BYTES = (1 << 31) - 1 - SEAL_BYTES
 
 # The context in which all keys are derived, so that other uses of the same secret give other keys.
 _CONTEXT = "asyncdmtl 0.3: keys of a run whose server is blind"
-
-# The counter at which every stream begins: each stream has a key of its own.
-_START = bytes(16)
 
 # What tells a place apart: names, numbers, and MACs.
 Place = Sequence[str | int | bytes]
@@ -107,6 +100,11 @@ class GroupKey:
         return Digest(self._run, self.first._key("digests"))
 
     @cached_property
+    def digest_for_all(self) -> Digest:
+        """The digests of the run that the server can compute, too, of what it is sent."""
+        return Digest(self._run)
+
+    @cached_property
     def _streams(self) -> bytes:
         return self._key("streams")
 
@@ -122,25 +120,27 @@ class GroupKey:
 
         return AESSIV(self._key("seals", 64))
 
-    def mask(self, place: Place, vector: Bytes, out: Bytes) -> None:
-        """Add the key stream of a place to some bytes, or take it off again; both are one operation.
+    def masks(self, place: Place, size: int, count: int) -> Masks:
+        """The masks of all vectors of a round.
 
         Parameters
         ----------
         place : sequence of str, int and bytes
-            What the bytes are. It must have a MAC of them, so that no stream masks two different vectors.
-        vector : uint8 array, contiguous
-        out : uint8 array, contiguous, longer than `vector` by at least 15 bytes
-            Gets the result in its first bytes; it may begin where `vector` does.
+            All that the vectors follow from, so that no stream masks two different vectors.
+        size : int
+            Bytes of a vector.
+        count : int
+            The number of vectors.
         """
-        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+        return Masks(blake3(msgpack.packb([*place, size]), key=self._streams).digest(), size, count)
 
-        key = blake3(msgpack.packb(list(place)), key=self._streams).digest()
-        Cipher(algorithms.AES(key), modes.CTR(_START)).encryptor().update_into(vector.data, out.data)
+    def tag(self, place: Place, content: bytes, size: int) -> bytes:
+        """A MAC of a content that need not be read, bound to its place, of `size` bytes."""
+        return blake3(msgpack.packb([*place, content]), key=self._tagging).digest(length=size)
 
-    def tag(self, place: Place, content: bytes) -> bytes:
-        """A MAC of a content that need not be read, bound to its place, of `TAG_BYTES` bytes."""
-        return blake3(msgpack.packb([*place, content]), key=self._tagging).digest(length=TAG_BYTES)
+    def mark(self, name: str, digest: bytes) -> bytes:
+        """What stands for the digest of a content with this name, of 16 bytes."""
+        return blake3(msgpack.packb([name, digest]), key=self._key("marks")).digest(length=16)
 
     def seal(self, place: Place, content: bytes | Bytes) -> bytes:
         """Encrypt and authenticate a content, which is bound to its place.

@@ -15,7 +15,7 @@ import msgpack
 import numpy as np
 
 from asyncdmtl.arrays import Bytes
-from asyncdmtl.blinding.group_key import SEAL_BYTES, TAG_BYTES, GroupKey
+from asyncdmtl.blinding.group_key import SEAL_BYTES, GroupKey
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.pooling import pool
 from asyncdmtl.data.surveys import Survey
@@ -34,8 +34,8 @@ SEALED_STATE_BYTES = VECTOR_DIGEST_BYTES + SEAL_BYTES + 1
 # numbers would tell something of them.
 SURVEY_BLOCK = 1024
 
-# The facts about a partition that depend on its rows: weight, smoothness, and classes.
-_FACTS = struct.Struct("<dd2s")
+# The facts about a partition that depend on its rows: weight, smoothness, classes, mark of the content.
+_FACTS = struct.Struct("<dd2s16s")
 
 _NUMBER = struct.Struct("<d")
 _LENGTH = struct.Struct("<Q")
@@ -98,7 +98,7 @@ def sealed_info(group: GroupKey, info: PartitionInfo) -> PartitionInfo:
 
     Those that follow from its rows are sealed; in their places are values that any partition could have.
     """
-    facts = _FACTS.pack(info.weight, info.smoothness, info.classes.encode())
+    facts = _FACTS.pack(info.weight, info.smoothness, info.classes.encode(), content_mark(group, info))
     return replace(
         info,
         digest=group.digest.keyed(info.digest),
@@ -110,11 +110,25 @@ def sealed_info(group: GroupKey, info: PartitionInfo) -> PartitionInfo:
 
 
 def opened_info(group: GroupKey, info: PartitionInfo) -> PartitionInfo:
-    """The facts about a partition, with those that were sealed; IntegrityError if no worker sealed them."""
-    weight, smoothness, classes = _FACTS.unpack(group.first.open(("facts", info.id), info.sealed))
-    return replace(
-        info, weight=weight, smoothness=smoothness, classes=classes.rstrip(b"\0").decode(), sealed=b""
-    )
+    """The facts about a partition, with those that were sealed; its mark takes the place of the seal.
+
+    Raises
+    ------
+    IntegrityError
+        No worker of this group sealed them.
+    """
+    facts = group.first.open(("facts", info.id), info.sealed)
+    weight, smoothness, classes, mark = _FACTS.unpack(facts)
+    classes = classes.rstrip(b"\0").decode()
+    return replace(info, weight=weight, smoothness=smoothness, classes=classes, sealed=mark)
+
+
+def content_mark(group: GroupKey, info: PartitionInfo) -> bytes:
+    """What tells the content of a partition apart for workers that do not store it, of 16 bytes.
+
+    It follows from the unkeyed digest, but does not show that a worker has the content.
+    """
+    return group.first.mark(info.id, info.digest)
 
 
 def sealed_number(group: GroupKey, kind: str, round_: int, number: int, value: float) -> bytes:
@@ -129,12 +143,12 @@ def opened_number(group: GroupKey, kind: str, round_: int, number: int, sealed: 
 
 def number_bytes(settings: Settings) -> int:
     """Bytes of a number of a round as it travels: workers read them if they decide when training ends."""
-    return SEALED_NUMBER_BYTES if settings.tolerance else TAG_BYTES
+    return SEALED_NUMBER_BYTES if settings.tolerance else np.dtype(settings.dtype).itemsize
 
 
-def tagged_number(group: GroupKey, kind: str, round_: int, number: int, value: float) -> bytes:
-    """What stands for a number of a round that is only compared: arguments are those of `sealed_number`."""
-    return group.tag((kind, round_, number), _NUMBER.pack(value))
+def tagged_number(group: GroupKey, kind: str, round_: int, number: int, value: float, size: int) -> bytes:
+    """What stands for a number of a round that is only compared, of `size` bytes; else as `sealed_number`."""
+    return group.tag((kind, round_, number), _NUMBER.pack(value), size)
 
 
 def split(told: bytes, size: int) -> list[bytes]:

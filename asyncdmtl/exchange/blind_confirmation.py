@@ -6,20 +6,20 @@ and confirms without reading them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from asyncdmtl.digests import Digest
-from asyncdmtl.exchange.confirmation import DigestGroups
-from asyncdmtl.exchange.sides import PENALTY_WORKERS, UnconfirmedError
+from asyncdmtl.exchange.confirmation import NO_KEYS, SummedGroups
+from asyncdmtl.exchange.sides import PENALTY_WORKERS
 from asyncdmtl.exchange.upload import Layout, Upload
 from asyncdmtl.plan.plan import Plan
 
 
-class BlindGroups(DigestGroups):
+class BlindGroups(SummedGroups):
     """The groups of a plan, and what each worker of a blind run sends.
 
     A whole upload has the sealed losses of all stored partitions, and after them penalty and residual. The
@@ -32,46 +32,48 @@ class BlindGroups(DigestGroups):
         The digests of the run.
     number_bytes : int
         Bytes of each sealed number.
+    keys : mapping of int to bytes, optional
+        As for `SummedGroups`.
     """
 
-    def __init__(self, plan: Plan, digest: Digest, number_bytes: int) -> None:
-        super().__init__(plan, digest)
+    def __init__(
+        self, plan: Plan, digest: Digest, number_bytes: int, keys: Mapping[int, bytes] = NO_KEYS
+    ) -> None:
+        super().__init__(plan, digest, keys)
         self._number_bytes = number_bytes
+        # Under `uncoded`, values in detail have digests of masked units, too (`BlindCheckingServerSide`).
+        checked = plan.strategy == "uncoded"
+        self._of_masked = tuple(len(held) if checked else 0 for held in plan.units.held)
 
-    def numbers(self, worker: int, *, detailed: bool) -> int:
-        """How many sealed numbers `worker` sends."""
-        if detailed:
-            return len(self._stored[worker]) + 2
-        return len(self._losses_told[worker]) + (2 if worker == 0 else 0)
-
-    def shortened(self, worker: int, upload: Upload) -> Upload:
-        """What `worker` sends of its upload."""
-        digests = dict(zip(self.held[worker], upload.digests, strict=True))
-        losses = dict(zip(self._stored[worker], upload.sealed, strict=False))
+    def layout(self, worker: int, dtype: np.dtype[np.floating[Any]], *, detailed: bool) -> Layout:
+        """What `worker` tells; numbers are sealed."""
+        layout = super().layout(worker, dtype, detailed=detailed)
         return replace(
-            upload,
-            digests=tuple(digests[g] for g in self._told[worker]),
-            sealed=(
-                *(losses[n] for n in self._losses_told[worker]),
-                *(() if worker else upload.sealed[-2:]),
-            ),
-            state=b"" if worker else upload.state,
-            confirmation=self._confirmation(upload),
+            layout,
+            digests=layout.digests + (self._of_masked[worker] if detailed else 0),
+            losses=0,
+            measures=False,
+            sealed=layout.losses + 2 * layout.measures,
+            sealed_bytes=self._number_bytes,
         )
 
-    def completed(
-        self, workers: Sequence[str], uploads: Sequence[Upload], states: Sequence[bytes]
-    ) -> tuple[Upload, ...]:
-        """The uploads of all workers as they were before they were shortened; raises as `DigestGroups`."""
-        digests, losses = dict[int, bytes](), dict[int, bytes]()
+    def _told_by(self, worker: int, upload: Upload) -> Upload:
+        losses = dict(zip(self._stored[worker], upload.sealed, strict=False))
+        told, measures = (losses[n] for n in self._losses_told[worker]), upload.sealed[-2:]
+        return replace(
+            upload,
+            sealed=(*told, *(() if worker else measures)),
+            state=b"" if worker else upload.state,
+        )
+
+    def _with_numbers(self, uploads: Sequence[Upload], states: Sequence[bytes]) -> list[Upload]:
+        losses = dict[int, bytes]()
         penalty, residual = uploads[0].sealed[-2:]
         for k, upload in enumerate(uploads):
-            digests |= zip(self._told[k], upload.digests, strict=True)
             losses |= zip(self._losses_told[k], upload.sealed, strict=False)
-        whole = tuple(
+        return [
             replace(
                 upload,
-                digests=tuple(digests[g] for g in self.held[k]),
                 sealed=(
                     *(losses[n] for n in self._stored[k]),
                     penalty if k < PENALTY_WORKERS else b"",
@@ -80,33 +82,7 @@ class BlindGroups(DigestGroups):
                 state=states[k],
             )
             for k, upload in enumerate(uploads)
-        )
-        odd = [
-            name for name, upload in zip(workers, whole, strict=True)
-            if self._confirmation(upload) != upload.confirmation
-        ]  # fmt: skip
-        if odd:
-            names = ", ".join(map(repr, odd))
-            raise UnconfirmedError(f"{names} did not compute the values that were told for all workers")
-        return whole
+        ]
 
-    def agreed(self, uploads: Sequence[Upload]) -> list[bytes]:
-        """The digests of all groups."""
-        found = {
-            g: digest for k, upload in enumerate(uploads)
-            for g, digest in zip(self.held[k], upload.digests, strict=True)
-        }  # fmt: skip
-        return [found[g] for g in range(len(self.groups))]
-
-    def expected(self, worker: int, agreed: Sequence[bytes]) -> bytes:
-        """The digest of the groups that `worker` decodes."""
-        return self._digest.combined(self.received_digests(worker, agreed))
-
-    def layout(self, worker: int, dtype: np.dtype[np.floating[Any]], *, detailed: bool) -> Layout:
-        """What `worker` tells; numbers are sealed."""
-        layout = super().layout(worker, dtype, detailed=detailed)
-        sealed = self.numbers(worker, detailed=detailed)
-        return replace(layout, losses=0, measures=False, sealed=sealed, sealed_bytes=self._number_bytes)
-
-    def _confirmation(self, upload: Upload) -> bytes:
-        return self._digest.combined([*upload.digests, *upload.sealed, upload.state])
+    def _confirmed(self, upload: Upload) -> bytes:
+        return b"".join((*upload.digests, *upload.sealed, upload.state))

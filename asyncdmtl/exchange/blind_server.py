@@ -12,10 +12,12 @@ from asyncdmtl.blinding.sealed import number_bytes
 from asyncdmtl.digests import VECTOR_DIGEST_BYTES
 from asyncdmtl.errors import CodingError, StateError
 from asyncdmtl.exchange.blind_confirmation import BlindGroups
-from asyncdmtl.exchange.coded_server import RelayServerSide
-from asyncdmtl.exchange.sides import NOBODY, Convergence, SideOptions, arrived
+from asyncdmtl.exchange.coded_server import Claims, RelayServerSide, refuse_disagreement
+from asyncdmtl.exchange.sides import DEFAULT_OPTIONS, NOBODY, Convergence, SideOptions, arrived
 from asyncdmtl.exchange.states import ExactStates
 from asyncdmtl.exchange.upload import Upload
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.plan.plan import Plan
 
 
 class BlindServerSide(RelayServerSide):
@@ -31,17 +33,15 @@ class BlindServerSide(RelayServerSide):
     _numbers: tuple[bytes, ...] = ()
 
     def _make_groups(self, options: SideOptions) -> BlindGroups:
-        return BlindGroups(self.plan, options.digest, number_bytes(self.problem.settings))
+        return BlindGroups(self.plan, options.digest, number_bytes(self.problem.settings), options.keys)
 
     def check(self, worker: int, upload: Upload) -> None:
         """Compare what `worker` sent with the plan."""
-        told = len(self._groups.digests_of[worker])
-        digests = told if self._detailed else self._groups.counts(worker)[0]
+        layout = self.layout(worker)
         counts = {
             "bytes of rows": (upload.size, self.uplink_bytes(worker)),
-            "digests": (len(upload.digests), digests),
-            "losses in the clear": (len(upload.losses), 0),
-            "sealed numbers": (len(upload.sealed), self._groups.numbers(worker, detailed=self._detailed)),
+            "digests": (len(upload.digests), layout.digests),
+            "sealed numbers": (len(upload.sealed), layout.sealed),
         }
         for what, (got, expected) in counts.items():
             if got != expected:
@@ -57,21 +57,9 @@ class BlindServerSide(RelayServerSide):
             losses |= zip(self.plan.placement.stored[k], upload.sealed, strict=False)
         self._numbers = (*(losses[n] for n in range(len(losses))), *there[0][1].sealed[-2:])
 
-    def digest(self, worker: int) -> bytes:
-        """Nothing: the digests that `worker` is told take its place."""
-        return b""
-
     def told(self, worker: int, *, relay: bool = False) -> bytes:
-        """The digests by which `worker` takes the masks off, and the numbers that may end the training."""
-        of_group = self._digests
-        if self._detailed:
-            members = dict(zip(self._groups.of_units, self._digests, strict=True))
-            places = self._groups.received_places(worker)
-            digests = self._groups.of_groups(places, members)
-        else:
-            digests = self._groups.received_digests(worker, of_group)
-        numbers = self._numbers if self.problem.settings.tolerance else ()
-        return b"".join((*digests, *numbers))
+        """The sealed numbers of all workers, by which `worker` finds whether training is over."""
+        return b"".join(self._numbers) if self.problem.settings.tolerance else b""
 
     def convergence(self, uploads: Sequence[Upload | None]) -> Convergence:
         """Unknown here: the workers decide when training ends."""
@@ -92,6 +80,69 @@ class BlindServerSide(RelayServerSide):
                     workers=odd,
                     mendable=majority is not None,
                 )
+
+
+class BlindCheckingServerSide(BlindServerSide):
+    """The server of a blind run that finds the worker that sends wrong rows.
+
+    Under detailed plans of `uncoded`, each unit goes up as it is, masked, from one of its holders. All of
+    them tell a digest of the masked unit beside its MAC. The server compares what they tell with each other
+    and with what came, before anything goes down. A masked unit is noise, and so its digest tells nothing.
+    """
+
+    streams = False
+
+    def __init__(self, plan: Plan, problem: Problem, options: SideOptions = DEFAULT_OPTIONS) -> None:
+        super().__init__(plan, problem, options)
+        self._firsts = [sum(plan.uplink_rows[:k]) for k in range(len(plan.uplink_rows))]
+        self._masked = self._format.allocate(len(plan.units.holders))
+        # The digest of each masked unit, as its holders told it.
+        self._told_of_masked: list[bytes] = []
+
+    def put(self, i: int, rows: Sequence[Bytes | None]) -> None:
+        """Combine range `i`, and keep the masked units in it."""
+        super().put(i, rows)
+        chosen, collect = self.plan.coders.collector()
+        each = {self._firsts[k] + r: row for k, part in arrived(rows) for r, row in enumerate(part)}
+        collect([each[r] for r in chosen], (), self._masked[:, self.ranges[i]])
+
+    def finish(self, last: bool) -> None:
+        """Compare the masked units that came with the digests of their holders.
+
+        Raises
+        ------
+        IntegrityError
+            A worker sent another one.
+        """
+        units = self.plan.units.in_layout(range(len(self._told_of_masked)))
+        made = dict(zip(units, map(self._digest, self._masked.reshape(len(units), -1)), strict=True))
+        if wrong := [u for u, told in enumerate(self._told_of_masked) if made[u] != told]:
+            raise self._wrong_units(wrong, "the server was sent other masked updates")
+
+    def _compared(self, uploads: Sequence[Upload | None], established: Mapping[str, int]) -> list[Claims]:
+        """The claims about the MACs; those about masked units are compared, too."""
+        found, plan = super()._compared(uploads, established), self.plan
+        claims: list[Claims] = [{} for _ in plan.units.holders]
+        for k, upload in arrived(uploads):
+            held = plan.units.in_layout(plan.units.held[k])
+            first = len(upload.digests) - len(held)
+            for unit, digest in zip(held, upload.digests[first:], strict=True):
+                claims[unit].setdefault((digest, 0.0), []).append(plan.placement.workers[k])
+        names, partitions_of = plan.placement.partitions, self.problem.partitions_of
+        parts = [[names[n] for n in plan.units.parts(unit, partitions_of)] for unit in range(len(claims))]
+        refuse_disagreement(
+            claims, list(zip(self._unit_names(), map(tuple, parts), strict=True)), established
+        )
+        self._told_of_masked = [next(iter(groups))[0] for groups in claims]
+        return found
+
+
+def blind_server_side(
+    plan: Plan, problem: Problem, options: SideOptions = DEFAULT_OPTIONS
+) -> BlindServerSide:
+    """The side of a blind server under a plan."""
+    checking = options.detailed and plan.strategy == "uncoded"
+    return (BlindCheckingServerSide if checking else BlindServerSide)(plan, problem, options)
 
 
 class BlindStates(ExactStates):

@@ -2,20 +2,21 @@
 
 Every unit is masked before it is encoded: a worker sends `E_k (V_k + S_k)`, and what comes down is a
 combination of `V + S`. So the coding is as without masks, a worker decodes `v_n + s_n` with its own masked
-units as side information, and takes `s_n` off. The stream `s_n` is derived from the MAC of the group of units
-that `v_n` belongs to (`GroupKey.mask`), which the server passes on. Holders of a unit make the same stream
-from the same unit, and from another unit another stream.
+units as side information, and takes `s_n` off. All workers derive the masks of a round from what they have in
+common (`asyncdmtl.blinding.masks`), so that nothing is told for them: heads are as without masks, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 
+import msgpack
 import numpy as np
+from blake3 import blake3
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.blinding.group_key import GroupKey
+from asyncdmtl.blinding.masks import ROOM, Masks, runs_of
 from asyncdmtl.blinding.sealed import (
     SEALED_NUMBER_BYTES,
     check_numbers,
@@ -25,23 +26,22 @@ from asyncdmtl.blinding.sealed import (
     split,
     tagged_number,
 )
-from asyncdmtl.digests import VECTOR_DIGEST_BYTES
 from asyncdmtl.errors import RemoteProtocolError
 from asyncdmtl.exchange.blind_confirmation import BlindGroups
 from asyncdmtl.exchange.coded_worker import RelayWorkerSide
 from asyncdmtl.exchange.sides import DEFAULT_OPTIONS, PENALTY_WORKERS, SideOptions
 from asyncdmtl.exchange.upload import Upload
+from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.plan.plan import Plan
-
-# Bytes behind an array that is masked: some versions of the library ask for room for one more block.
-_ROOM = 15
 
 
 class BlindWorkerSide(RelayWorkerSide):
     """A worker of a blind run under `relay`. Parameters are those of `CodedWorkerSide`."""
 
     _groups: BlindGroups
+    # The masks of this round, once its units are made.
+    _masks: Masks
 
     def __init__(
         self, plan: Plan, worker: int, trainer: Trainer, options: SideOptions = DEFAULT_OPTIONS
@@ -49,17 +49,19 @@ class BlindWorkerSide(RelayWorkerSide):
         assert options.group is not None
         self._group: GroupKey = options.group
         self._reached = False
-        # The digests of the groups that this worker decodes in this round.
-        self._received: dict[int, bytes] = {}
         super().__init__(plan, worker, trainer, options)
+        self._count = len(plan.units.holders)
+        self._own_runs = runs_of(list(self._own_units))
+        self._wanted_runs = runs_of(plan.packed_order(self._delivery.wanted))
+        self._common = _common(self._problem, plan)
+
+    def _make_groups(self, options: SideOptions) -> BlindGroups:
+        return BlindGroups(self.plan, options.digest, number_bytes(self._problem.settings), options.keys)
 
     def begin(self, plan: int, round_: int) -> None:
         """Begin a round."""
         super().begin(plan, round_)
-        self._reached, self._received = False, {}
-
-    def _make_groups(self, options: SideOptions) -> BlindGroups:
-        return BlindGroups(self.plan, options.digest, number_bytes(self._problem.settings))
+        self._reached = False
 
     def told(self, upload: Upload) -> Upload:
         """What this worker sends of an upload, without a number in the clear."""
@@ -68,15 +70,21 @@ class BlindWorkerSide(RelayWorkerSide):
             ("penalty", 0, upload.penalty),
             ("residual", 0, upload.residual),
         ]
-        made = sealed_number if self._problem.settings.tolerance else tagged_number
-        sealed = [made(self._group, kind, self.place[1], n, value) for kind, n, value in numbers]
+        sealed = [self._sealed(kind, n, value) for kind, n, value in numbers]
         if not self._detailed and self.worker >= PENALTY_WORKERS:
             sealed[-2] = b""
         upload = replace(upload, losses=(), penalty=0.0, residual=0.0, sealed=tuple(sealed))
         return super().told(upload)
 
+    def _sealed(self, kind: str, number: int, value: float) -> bytes:
+        """A number, sealed if workers must read it, else a tag of it."""
+        if self._problem.settings.tolerance:
+            return sealed_number(self._group, kind, self.place[1], number, value)
+        size = self._problem.dtype.itemsize
+        return tagged_number(self._group, kind, self.place[1], number, value, size)
+
     def take_told(self, told: bytes) -> None:
-        """Take in the digests of the groups that this worker decodes, and the numbers of all workers.
+        """Take in the numbers of all workers, if they may end the training.
 
         Raises
         ------
@@ -85,16 +93,12 @@ class BlindWorkerSide(RelayWorkerSide):
         IntegrityError
             A number was not sealed by a worker of this group for this round, or cannot be.
         """
-        places = self._groups.received_places(self.worker)
-        size = len(places) * VECTOR_DIGEST_BYTES
-        digests, numbers = split(told[:size], VECTOR_DIGEST_BYTES), split(told[size:], SEALED_NUMBER_BYTES)
+        numbers = split(told, SEALED_NUMBER_BYTES)
         expected = len(self._problem.infos) + 2 if self._problem.settings.tolerance else 0
-        if (len(digests), len(numbers)) != (len(places), expected):
+        if len(numbers) != expected:
             raise RemoteProtocolError(
-                f"the server passed on {len(digests)} digests and {len(numbers)} numbers, "
-                f"the plan says {len(places)} and {expected}"
+                f"the server passed on {len(numbers)} numbers, the plan says {expected}"
             )
-        self._received = dict(zip(places, digests, strict=True))
         if not numbers:
             return
         *losses, penalty, residual = (
@@ -103,20 +107,6 @@ class BlindWorkerSide(RelayWorkerSide):
         )
         check_numbers(losses, penalty, residual)
         self._reached = self._problem.converged(self._problem.objective(losses, penalty), residual)
-
-    def apply(self, expected: bytes) -> None:
-        """Check the decoded vectors by the digests of their groups, and take the step to the next models.
-
-        Raises
-        ------
-        RemoteProtocolError
-            The server sent a digest of all of them, which says nothing more.
-        IntegrityError, DataError
-            As `WorkerSide.apply`.
-        """
-        if expected:
-            raise RemoteProtocolError("the server sent a digest of what its plan tells the digests of")
-        super().apply(self._digest.combined(list(self._received.values())))
 
     @property
     def reached(self) -> bool:
@@ -137,41 +127,57 @@ class BlindWorkerSide(RelayWorkerSide):
         return [*losses, ("penalty", 0), ("residual", 0)]
 
     def _packets_to_code(self) -> Bytes:
-        self._masked = np.full(self._own.nbytes + _ROOM, 0, np.uint8)
+        self._masked = np.full(self._own.nbytes + ROOM, 0, np.uint8)
         return self._masked[: self._own.nbytes].reshape(self._own.shape)
 
     def _allocate_wanted(self, vectors: int) -> Bytes:
         wanted = self._down_format.allocate(vectors)
-        self._unmasked = np.full(wanted.nbytes + _ROOM, 0, np.uint8)
+        self._unmasked = np.full(wanted.nbytes + ROOM, 0, np.uint8)
         return self._unmasked[: wanted.nbytes].reshape(wanted.shape)
 
-    def _prepare_packets(self, digests: Sequence[bytes]) -> None:
+    def _prepare_packets(self, state: bytes) -> None:
         """Mask the units of this round."""
-        groups, k = self._groups, self.worker
-        if self._detailed:
-            digests = groups.of_groups(groups.held[k], dict(zip(groups.digests_of[k], digests, strict=True)))
-        made = dict(zip(groups.held[k], digests, strict=True))
-        self._mask(list(self._own_units), made, self._own.reshape(-1), self._masked)
+        place, size = (*self.place, state, self._common), self._format.padded_bytes
+        self._masks = self._group.masks(place, size, self._count)
+        self._masks.apply(self._own_runs, self._own.reshape(-1), self._masked)
 
     def _finish_decoding(self) -> None:
         """Take the masks off what was decoded."""
-        wanted = self.plan.packed_order(self._delivery.wanted)
-        self._mask(wanted, self._received, self._unmasked, self._unmasked)
-
-    def _mask(self, units: Sequence[int], of_group: dict[int, bytes], vectors: Bytes, out: Bytes) -> None:
-        """Mask or unmask units that lie in `vectors` one after the other, into the same places of `out`."""
-        size = self._format.padded_bytes
-        for j, unit in enumerate(units):
-            g = self._groups.group_of(unit)
-            place = ("vector", *self.place, unit, of_group[g])
-            self._group.mask(place, vectors[j * size : (j + 1) * size], out[j * size :])
+        self._masks.apply(self._wanted_runs, self._wanted.reshape(-1), self._unmasked)
 
     def _advance(self, stop: int) -> None:
         """Do nothing: masks are taken off once all packets are here."""
 
 
 class BlindUncodedWorkerSide(BlindWorkerSide):
-    """A worker of a blind run under `uncoded`: its own units do not help to decode others."""
+    """A worker of a blind run under `uncoded`: its own units do not help to decode others.
+
+    Under a detailed plan the server looks for a worker that sends wrong rows (`BlindCheckingServerSide`).
+    Then this worker tells digests of its masked units, too, and rows come down after all have gone up.
+    """
+
+    def __init__(
+        self, plan: Plan, worker: int, trainer: Trainer, options: SideOptions = DEFAULT_OPTIONS
+    ) -> None:
+        super().__init__(plan, worker, trainer, options)
+        self.streams = not options.detailed
+
+    def compute(self) -> Upload:
+        """Compute local updates at the current models, and mask them."""
+        upload = super().compute()
+        if not self._detailed:
+            return upload
+        masked = self._packets.reshape(-1, self._format.padded_bytes)
+        known = self._group.digest_for_all
+        return replace(upload, digests=(*upload.digests, *map(known, masked)))
 
     def _known_packets(self) -> Bytes:
         return self._format.allocate(0)
+
+
+def _common(problem: Problem, plan: Plan) -> bytes:
+    """A digest of all that the vectors of every round follow from, beside the state of the training."""
+    # Only holders of a partition are told its digest. All are told the mark of its content (`opened_info`).
+    infos = [astuple(replace(info, digest=b"")) for info in problem.infos]
+    facts = problem.settings.as_dict(), infos, plan.digest
+    return blake3(msgpack.packb(facts)).digest()

@@ -161,8 +161,8 @@ class CodedServerSide(ServerSide):
             for what, digest, loss in zip(told, upload.digests, losses, strict=False):
                 claims[what].setdefault((digest, loss), []).append(worker)
         # If updates differ, so do their aggregates. Aggregates are compared only once all updates agree.
-        _refuse_disagreement(claims[:N], self._partitions_told(), established)
-        _refuse_disagreement(claims[N:], [*self._tasks_told(), *self._sums_told()], established)
+        refuse_disagreement(claims[:N], self._partitions_told(), established)
+        refuse_disagreement(claims[N:], [*self._tasks_told(), *self._sums_told()], established)
         self._agree_on_measures(uploads)
         return claims
 
@@ -226,6 +226,21 @@ class CodedServerSide(ServerSide):
     def _format_of_results(self, grouped: bool) -> VectorFormat:
         """The format of the vectors of the downlink; here the same as that of the uplink."""
         return self._format
+
+    def _unit_names(self) -> list[str]:
+        return self.plan.units.names(self.plan.placement, self.problem.tasks, self.plan.tasks)
+
+    def _wrong_units(self, units: Sequence[int], what: str) -> IntegrityError:
+        """The error that names units that came wrong, and their senders, unless they went up combined."""
+        plan, names = self.plan, self._unit_names()
+        workers = {plan.placement.workers[plan.senders[u]] for u in units} if plan.senders else ()
+        odd, senders = [names[u] for u in units], sorted(workers, key=natural_key)
+        origin = f" from {', '.join(map(repr, senders))}" if senders else ""
+        return IntegrityError(
+            f"{what} of {odd} than their holders computed: bytes were corrupted on their way{origin}",
+            partitions=odd,
+            workers=senders,
+        )
 
 
 class RelayServerSide(CodedServerSide):
@@ -298,24 +313,9 @@ class CentralServerSide(CodedServerSide):
             if not groups.match(dict(zip(groups.of_units, made, strict=True)), self._digests):
                 raise UnconfirmedError("the server decoded other updates than their holders computed")
             return
-        plan = self.plan
-        names = plan.units.names(plan.placement, self.problem.tasks, plan.tasks)
-        claims = zip(names, made, self._digests, strict=True)
-        wrong = [(u, name) for u, (name, digest, claim) in enumerate(claims) if digest != claim]
-        if wrong:
-            odd, senders = [name for _, name in wrong], self._senders([u for u, _ in wrong])
-            origin = f" from {', '.join(map(repr, senders))}" if senders else ""
-            raise IntegrityError(
-                f"the server decoded other updates of {odd} than their holders computed: "
-                f"bytes were corrupted on their way{origin}",
-                partitions=odd,
-                workers=senders,
-            )
-
-    def _senders(self, units: Sequence[int]) -> list[str]:
-        """The workers that sent these units; none if units went up combined."""
-        workers, senders = self.plan.placement.workers, self.plan.senders
-        return sorted({workers[senders[u]] for u in units} if senders else (), key=natural_key)
+        pairs = enumerate(zip(made, self._digests, strict=True))
+        if wrong := [unit for unit, (digest, claim) in pairs if digest != claim]:
+            raise self._wrong_units(wrong, "the server decoded other updates")
 
 
 class PersonalServerSide(CentralServerSide):
@@ -368,7 +368,7 @@ class PersonalServerSide(CentralServerSide):
         return self.plan.vector_format(*self.problem.told, grouped=grouped)
 
 
-def _refuse_disagreement(
+def refuse_disagreement(
     claims: Sequence[Claims],
     about: Sequence[tuple[str, tuple[str, ...]]],
     established: Mapping[str, int],

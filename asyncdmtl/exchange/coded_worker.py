@@ -98,7 +98,9 @@ class CodedWorkerSide(WorkerSide):
         losses = self.trainer.packed_updates(self._own_updates)
         aggregates = self._fill_units()
         digests = self._own_digests = self._digests((*self._own_updates, *aggregates))
-        self._prepare_packets(digests)
+        # Checked after the updates are made: a number that was corrupted before them is still there.
+        state = self.state_check()
+        self._prepare_packets(state)
         if self._carried:
             for packets, rows in zip(self._sources, self._rows, strict=True):
                 self._encode(packets, rows)
@@ -108,8 +110,7 @@ class CodedWorkerSide(WorkerSide):
             digests,
             self._problem.rounded(losses),
             *self._penalty_and_residual(),
-            # Checked after the updates are made: a number that was corrupted before them is still there.
-            self.state_check(),
+            state,
         )
 
     def told(self, upload: Upload) -> Upload:
@@ -222,8 +223,8 @@ class CodedWorkerSide(WorkerSide):
         """An array for the packets that are decoded."""
         return self._down_format.allocate(vectors)
 
-    def _prepare_packets(self, digests: Sequence[bytes]) -> None:
-        """Prepare the packets that are encoded, once the units of the round are made."""
+    def _prepare_packets(self, state: bytes) -> None:
+        """Prepare the packets that are encoded, once the units of the round are made from this state."""
 
     def _finish_decoding(self) -> None:
         """Turn the decoded packets into those of the vectors, once all of them are here."""

@@ -82,12 +82,7 @@ class DigestGroups(ABC):
         self.of_units, self.digests_of = table.of_units, table.digests_of
         self.groups, self.held = table.groups, table.held
         self._receivers, self._received = table.receivers, table.received
-        self._group_of_number = table.group_of_number
         self._told, self._losses_told = table.told, table.losses_told
-
-    def received_digests(self, worker: int, of_group: Sequence[bytes]) -> tuple[bytes, ...]:
-        """The digests of the groups that `worker` decodes, from those of all groups."""
-        return tuple(of_group[g] for g in self._received[worker])
 
     def layout(self, worker: int, dtype: np.dtype[np.floating[Any]], *, detailed: bool) -> Layout:
         """What `worker` tells, with numbers of this dtype: all its values in detail, else as `shortened`."""
@@ -97,14 +92,6 @@ class DigestGroups(ABC):
         digests, losses = self.counts(worker)
         first = worker == 0
         return Layout(dtype, digests, losses, measures=first, state=first, confirmed=True)
-
-    def group_of(self, unit: int) -> int:
-        """The group of a unit."""
-        return self._group_of_number[self.of_units[unit]]
-
-    def received_places(self, worker: int) -> tuple[int, ...]:
-        """The groups that `worker` decodes, in the order of their digests."""
-        return self._received[worker]
 
     def needed(self, worker: int) -> set[int]:
         """The numbers of the digests that are in the groups of `worker`."""
@@ -286,10 +273,13 @@ class SummedGroups(DigestGroups):
 
     def _mac(self, worker: int, upload: Upload) -> int:
         """The MAC of what `worker` computed and others told: `upload` has the digests of told groups only."""
+        return _number(self._digest.with_key(self._keys.get(worker, b""), self._confirmed(upload)))
+
+    def _confirmed(self, upload: Upload) -> bytes:
+        """The bytes that a MAC is of."""
         numbers = (*upload.losses, upload.penalty, upload.residual)
         packed = struct.pack(f"<{len(numbers)}d", *numbers)
-        content = b"".join((*upload.digests, packed, upload.state))
-        return _number(self._digest.with_key(self._keys.get(worker, b""), content))
+        return b"".join((*upload.digests, packed, upload.state))
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,6 @@ class GroupTable:
         For each group of units, which come first, the workers that decode it.
     received : tuple of tuple of int
         The groups that each worker decodes.
-    group_of_number : dict
-        The group of each digest of a unit.
     told, losses_told : tuple of tuple of int
         The groups and the partitions of each worker whose digest and loss it tells for all holders.
     """
@@ -36,7 +34,6 @@ class GroupTable:
     held: Places
     receivers: Places
     received: Places
-    group_of_number: dict[int, int]
     told: Places
     losses_told: Places
 
@@ -82,7 +79,6 @@ def _make_table(plan: Plan) -> GroupTable:
         by_worker(K, holders),
         tuple(receiving for _, receiving in found),
         by_worker(K, [receiving for _, receiving in found]),
-        {i: g for g, numbers in enumerate(found.values()) for i in numbers},
         # Each value is told by one of its holders, in turn, so that all workers tell about as many.
         by_worker(K, [(H[g % len(H)],) for g, H in enumerate(holders)]),
         by_worker(K, [(H[n % len(H)],) for n, H in enumerate(placement.holders)]),

@@ -14,7 +14,7 @@ from typing import Any
 
 from asyncdmtl.digests import Digest
 from asyncdmtl.errors import PlanError, UsageError
-from asyncdmtl.exchange.blind_server import BlindServerSide, BlindStates
+from asyncdmtl.exchange.blind_server import BlindStates, blind_server_side
 from asyncdmtl.exchange.blind_worker import BlindUncodedWorkerSide, BlindWorkerSide
 from asyncdmtl.exchange.coded_server import (
     CentralServerSide,
@@ -184,10 +184,9 @@ class ExchangeStrategy(ABC):
     server_trains: bool = False
     exact: bool = True
 
-    @property
-    def checking(self) -> ExchangeStrategy:
-        """A strategy with the same models whose server finds the worker that sends wrong rows."""
-        return EXCHANGE_STRATEGIES["central"] if self.name in ("relay", "uncoded") else self
+    def checking(self, *, blind: bool) -> ExchangeStrategy:
+        """A strategy with the same models whose server, which may be blind, finds who sends wrong rows."""
+        return EXCHANGE_STRATEGIES["uncoded" if blind else "central"] if self.name in BLIND_SIDES else self
 
     @abstractmethod
     def check(self, settings: Settings) -> None:
@@ -332,7 +331,8 @@ class _Coded(ExchangeStrategy):
     ) -> ServerSide:
         """The server's side under a plan of this strategy."""
         assert isinstance(plan, Plan)
-        return (BlindServerSide if options.blind else self._server_side)(plan, problem, options)
+        made = blind_server_side if options.blind else self._server_side
+        return made(plan, problem, options)
 
 
 class _Personal(_Coded):

@@ -92,7 +92,8 @@ class PartitionInfo:
     labels of the partition under a loss for classification: "0", "1", or "01" for both; under Poisson loss it
     is "0" if all targets are 0; else it is empty.
     `held` counts the rows that its holders keep for tests, beside `rows`. In a run whose server is blind, it
-    is told names, counts and features only, and `sealed` has the rest for the workers.
+    is told names, counts and features only, and `sealed` has the rest for the workers; once they have opened
+    it, a mark that tells contents apart.
     """
 
     id: str

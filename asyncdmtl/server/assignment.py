@@ -150,9 +150,8 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
     elif name == "auto":
         name = min(possible, key=lambda c: c.mixed_cost(hearing)).strategy
     strategy = EXCHANGE_STRATEGIES[name]
-    # A blind server must not decode updates, whoever sends wrong rows.
-    if progress.checked and not progress.blind and _serves(EXCHANGE_STRATEGIES["central"], problem.settings):
-        strategy = strategy.checking
+    if progress.checked and _serves(checking := strategy.checking(blind=progress.blind), problem.settings):
+        strategy = checking
     plan = strategy.make_plan(placement, problem, wants, progress.links, silent, relayed=relayed)
     kind = None if choice is None else choice.chosen.kind
     listeners, reason = choose_listeners(plan, hearing) if kind in (None, "multicast") else ((), "")
@@ -162,7 +161,7 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
     if ending is None and not relayed and kind in (None, "peers"):
         exchanging = choose_exchanging(plan, members)
     carried = not exchanging or not served_by_peers(plan, exchanging)
-    keys = {} if detailed or progress.blind else _confirmation_keys(len(placement.workers))
+    keys = {} if detailed else _confirmation_keys(len(placement.workers))
     options = SideOptions(bool(listeners), progress.digest, detailed, carried, progress.blind, keys=keys)
     side = strategy.server_side(plan, problem, progress.trainer, options)
     return Assignment(

@@ -24,8 +24,8 @@ from asyncdmtl.server.wants import unserved
 
 log = logging.getLogger(__name__)
 
-# A blind run fails if workers decoded wrong vectors under this number of plans of one round. Bytes may be
-# corrupted on the way now and then; which worker sends wrong rows is not known.
+# A blind run fails if workers decoded wrong vectors under this number of plans of one round, although the
+# server compared all masked rows with their digests. Bytes may be corrupted on the way now and then.
 MOST_MISLED_PLANS = 5
 
 # Seconds to wait for workers that decoded wrong vectors, so that the next plan has them: they connect again
@@ -82,7 +82,7 @@ class Replanner:
         UsageError
             No worker that is present wants any models.
         IntegrityError
-            Some worker of a blind run sends wrong rows.
+            Some worker of a blind run sends wrong rows, which the server cannot tell from right ones.
         """
         progress = self._progress
         while True:
@@ -172,8 +172,8 @@ class Replanner:
         self._misled = progress.round, (count + 1 if round_ == progress.round else 1)
         if self._misled[1] >= MOST_MISLED_PLANS:
             raise IntegrityError(
-                f"workers decoded wrong vectors under {MOST_MISLED_PLANS} plans of one round: a worker sends "
-                "rows that are not those of its digests, and a blind server cannot tell which",
+                f"workers decoded wrong vectors under {MOST_MISLED_PLANS} plans of one round: a worker tells "
+                "a MAC that is not that of its rows, and a blind server cannot tell which",
                 partitions=[],
                 workers=sorted(self._peers.misled),
             )

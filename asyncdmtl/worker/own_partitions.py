@@ -107,6 +107,11 @@ class OwnPartitions:
         return self._encoded
 
     @property
+    def infos(self) -> tuple[PartitionInfo, ...]:
+        """The facts about the encoded partitions; none before `encode`."""
+        return self._infos
+
+    @property
     def encoded_with(self) -> tuple[Encoding, Settings]:
         """The encoding and the settings with which rows were encoded; known after `encode`."""
         assert self._encoded_with is not None

@@ -44,7 +44,7 @@ from asyncdmtl.worker.observer import WorkerObserver
 from asyncdmtl.worker.options import WorkerOptions
 from asyncdmtl.worker.own_partitions import OwnPartitions
 from asyncdmtl.worker.peer_exchange import PeerExchange, exchange_rows
-from asyncdmtl.worker.plan_check import make_worker_side
+from asyncdmtl.worker.plan_check import check_contents, make_worker_side
 from asyncdmtl.worker.reconnection import Reconnection
 from asyncdmtl.worker.state import WorkerState
 from asyncdmtl.worker.uplink_sender import UplinkSender
@@ -188,6 +188,8 @@ class Participation:
                 state.digest,
                 state.group,
             )
+        if state.group is not None:
+            check_contents(side, self._partitions.infos, state.group)
         state_bytes = side.trainer.problem.state_bytes + (0 if state.group is None else SEALED_STATE_BYTES)
         connection.session.body_limit = max(side.received_bytes, state_bytes)
         if self._multicast is not None:

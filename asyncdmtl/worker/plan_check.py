@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from asyncdmtl.blinding.group_key import GroupKey
-from asyncdmtl.blinding.sealed import opened_info
+from asyncdmtl.blinding.sealed import content_mark, opened_info
 from asyncdmtl.digests import UNKEYED, Digest
 from asyncdmtl.errors import PlanError, RemoteProtocolError
 from asyncdmtl.exchange.sides import SideOptions, WorkerSide
 from asyncdmtl.exchange.strategies import BLIND_SIDES, MOST_PACKETS, MOST_SILENT_PACKETS, strategy_of
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
-from asyncdmtl.learning.tasks import Partition
+from asyncdmtl.learning.tasks import Partition, PartitionInfo
 from asyncdmtl.learning.training import make_trainer
 from asyncdmtl.plan.limits import MOST_SUBPACKETS
 from asyncdmtl.plan.plan import Plan
@@ -70,6 +70,24 @@ def make_worker_side(
     blind, keys = group is not None, {worker: assign.key}
     options = SideOptions(assign.grouped, digest, assign.detailed, assign.carried, blind, group, keys)
     return strategy_of(plan).worker_side(plan, worker, trainer, options)
+
+
+def check_contents(side: WorkerSide, own: Iterable[PartitionInfo], group: GroupKey) -> None:
+    """Raise RemoteProtocolError if a blind run has other contents of a worker's partitions than the worker.
+
+    Masks follow from the marks of contents, so that other contents get other masks.
+
+    Parameters
+    ----------
+    side : WorkerSide
+    own : iterable of PartitionInfo
+        The facts about the worker's encoded partitions.
+    group : GroupKey
+    """
+    known = {info.id: info.sealed for info in side.trainer.problem.infos}
+    wrong = [info.id for info in own if known.get(info.id) != content_mark(group, info)]
+    if wrong:
+        raise RemoteProtocolError(f"the plan has other contents of {wrong} than this worker")
 
 
 def _check_blind(assign: Assign, plan: AnyPlan) -> None:

@@ -2,70 +2,38 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from asyncdmtl.blinding import group_key
-from asyncdmtl.blinding.group_key import SEAL_BYTES, TAG_BYTES, GroupKey
+from asyncdmtl.blinding.group_key import SEAL_BYTES, GroupKey, Place
 from asyncdmtl.digests import Digest
 from asyncdmtl.errors import IntegrityError, UsageError
 
 SECRET = b"a secret of the group"
 KEY = GroupKey(SECRET, "run")
-PLACE = ("vector", 3, 5, 0, b"a MAC of 16 bytes")
+PLACE = (3, 5, b"a check of state", b"what is common")
 
 
-def stream(key: GroupKey, place: tuple[str | int | bytes, ...], size: int) -> bytes:
-    out = np.zeros(size + 15, np.uint8)
-    key.mask(place, np.zeros(size, np.uint8), out)
-    return out[:size].tobytes()
-
-
-def test_a_mask_is_taken_off_by_the_same_operation_also_in_place() -> None:
-    vector = np.random.default_rng(0).integers(0, 256, 1001, np.uint8)
-    masked = np.zeros(1016, np.uint8)
-    KEY.mask(PLACE, vector, masked)
-    assert masked[:1001].tobytes() == bytes(
-        a ^ b for a, b in zip(vector, stream(KEY, PLACE, 1001), strict=True)
-    )
-    KEY.mask(PLACE, masked[:1001], masked)
-    assert masked[:1001].tobytes() == vector.tobytes()
+def key_of(group: GroupKey, place: Place, size: int = 1001) -> bytes:
+    """The key of the stream of a place."""
+    return group.masks(place, size, 3)._key
 
 
 @pytest.mark.parametrize(
-    ("key", "place"),
+    ("key", "place", "size"),
     [
-        (KEY, ("vector", 4, 5, 0, b"a MAC of 16 bytes")),
-        (KEY, ("vector", 3, 6, 0, b"a MAC of 16 bytes")),
-        (KEY, ("vector", 3, 5, 1, b"a MAC of 16 bytes")),
-        (KEY, ("vector", 3, 5, 0, b"another of 16 byt")),
-        (GroupKey(SECRET, "other run"), PLACE),
-        (GroupKey(b"another secret of it", "run"), PLACE),
+        (KEY, (4, 5, b"a check of state", b"what is common"), 1001),
+        (KEY, (3, 6, b"a check of state", b"what is common"), 1001),
+        (KEY, (3, 5, b"another of state", b"what is common"), 1001),
+        (KEY, (3, 5, b"a check of state", b"what is not ..."), 1001),
+        (KEY, PLACE, 1002),
+        (GroupKey(SECRET, "other run"), PLACE, 1001),
+        (GroupKey(b"another secret of it", "run"), PLACE, 1001),
     ],
-    ids=["plan", "round", "unit", "vector", "run", "secret"],
+    ids=["plan", "round", "state", "common", "size", "run", "secret"],
 )
-def test_every_part_of_a_place_makes_another_stream(
-    key: GroupKey, place: tuple[str | int | bytes, ...]
-) -> None:
-    one, other = (np.frombuffer(stream(*each, 4096), np.uint8) for each in ((KEY, PLACE), (key, place)))
-    assert 4096 / 400 < np.count_nonzero(one == other) + 5 < 4096 / 100
-
-
-def test_a_stream_is_that_of_aes_in_counter_mode(monkeypatch: pytest.MonkeyPatch) -> None:
-    used: list[bytes] = []
-    make = algorithms.AES
-
-    def made_with(key: bytes) -> algorithms.AES:
-        used.append(key)
-        return make(key)
-
-    monkeypatch.setattr(algorithms, "AES", made_with)
-    made = stream(KEY, PLACE, 100)
-    (key,) = used
-    assert len(key) == 32
-    # Block i of the key stream is the encrypted number i.
-    blocks = b"".join(i.to_bytes(16, "big") for i in range(7))
-    expected = Cipher(make(key), modes.ECB()).encryptor().update(blocks)
-    assert made == expected[:100]
+def test_every_part_of_a_place_makes_another_stream(key: GroupKey, place: Place, size: int) -> None:
+    assert len(key_of(KEY, PLACE)) == 32
+    assert key_of(KEY, PLACE) == key_of(GroupKey(SECRET, "run"), PLACE) != key_of(key, place, size)
 
 
 def test_a_seal_is_opened_in_its_place_only() -> None:
@@ -112,15 +80,16 @@ def test_a_key_does_not_show_itself() -> None:
     assert SECRET.decode() not in repr(KEY)
 
 
-def test_a_tag_is_bound_to_key_place_and_content() -> None:
-    tag = KEY.tag(("loss", 1, 2), b"content")
-    assert len(tag) == TAG_BYTES
-    assert tag == KEY.tag(("loss", 1, 2), b"content")
+@pytest.mark.parametrize("size", [4, 8])
+def test_a_tag_is_bound_to_key_place_and_content(size: int) -> None:
+    tag = KEY.tag(("loss", 1, 2), b"content", size)
+    assert len(tag) == size
+    assert tag == KEY.tag(("loss", 1, 2), b"content", size)
     others = [
-        KEY.tag(("loss", 1, 3), b"content"),
-        KEY.tag(("loss", 1, 2), b"contents"),
-        GroupKey(SECRET, "other run").tag(("loss", 1, 2), b"content"),
-        GroupKey(b"another secret of it", "run").tag(("loss", 1, 2), b"content"),
+        KEY.tag(("loss", 1, 3), b"content", size),
+        KEY.tag(("loss", 1, 2), b"contents", size),
+        GroupKey(SECRET, "other run").tag(("loss", 1, 2), b"content", size),
+        GroupKey(b"another secret of it", "run").tag(("loss", 1, 2), b"content", size),
     ]
     assert len({tag, *others}) == 5
 
@@ -135,6 +104,6 @@ def test_a_key_that_replaces_others_opens_what_they_sealed_and_keeps_the_digests
     assert next_.digest(np.arange(3)) == first.digest(np.arange(3))
     place = ("state", 1, b"check")
     assert next_.open(place, first.seal(place, b"old")) == b"old"
-    assert stream(next_, PLACE, 32) != stream(first, PLACE, 32)
+    assert key_of(next_, PLACE) != key_of(first, PLACE)
     with pytest.raises(IntegrityError, match="was not sealed by a worker"):
         first.open(place, next_.seal(place, b"new"))

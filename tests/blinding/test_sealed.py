@@ -15,6 +15,7 @@ from asyncdmtl.blinding.sealed import (
     SURVEY_BLOCK,
     check_numbers,
     check_sealed,
+    content_mark,
     opened_info,
     opened_number,
     opened_state,
@@ -89,8 +90,11 @@ def test_facts_of_a_partition_are_opened_by_workers(classes: str) -> None:
     told = (sealed.id, sealed.task, sealed.rows, sealed.features, sealed.held)
     assert told == (info.id, info.task, info.rows, info.features, info.held)
     assert (sealed.weight, sealed.smoothness, sealed.classes) == (info.rows, 1.0, "")
-    assert len(sealed.sealed) == 16 + 18
-    assert opened_info(KEY, sealed) == replace(info, digest=sealed.digest)
+    assert len(sealed.sealed) == 16 + 34
+    mark = content_mark(KEY, info)
+    assert opened_info(KEY, sealed) == replace(info, digest=sealed.digest, sealed=mark)
+    others = replace(info, digest=bytes(16)), replace(info, id="p1")
+    assert len({mark, sealed.digest, info.digest, *(content_mark(KEY, other) for other in others)}) == 5
     with pytest.raises(IntegrityError, match="'facts' was not sealed"):
         opened_info(KEY, replace(sealed, id="p1"))
 

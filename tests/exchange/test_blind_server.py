@@ -11,8 +11,10 @@ from support.problems import make_partitions, make_settings
 
 from asyncdmtl.blinding.group_key import GroupKey
 from asyncdmtl.blinding.sealed import sealed_state, tagged_number
-from asyncdmtl.errors import CodingError, DisagreementError, StateError
-from asyncdmtl.exchange.blind_server import BlindStates
+from asyncdmtl.errors import CodingError, DisagreementError, IntegrityError, StateError
+from asyncdmtl.exchange.blind_server import BlindCheckingServerSide, BlindStates
+from asyncdmtl.learning.training import train
+from asyncdmtl.plan.placement import Placement
 
 GROUP = GroupKey(b"a secret of the group", "run")
 PARTITIONS = make_partitions(6, "squared")
@@ -35,9 +37,8 @@ def test_the_server_knows_no_objective_and_asks_workers_whether_training_is_over
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"losses": (1.0,)}, "sent 1 losses in the clear, the plan says 0"),
         ({"sealed": ()}, "sent 0 sealed numbers"),
-        ({"digests": ()}, "sent 0 digests"),
+        ({"digests": (bytes(16),) * 99}, "sent 99 digests"),
         ({"size": 1}, "sent 1 bytes of rows"),
     ],
 )
@@ -49,7 +50,7 @@ def test_an_upload_must_be_as_the_plan_says(detailed: bool, change: dict[str, An
 
 
 def test_holders_whose_losses_or_updates_differ_are_named_though_the_server_reads_neither() -> None:
-    forged = tagged_number(GROUP, "loss", 0, 0, 123.0)
+    forged = tagged_number(GROUP, "loss", 0, 0, 123.0, 4)
     for what in ("sealed", "digests"):
         run = exchange()
         sent = run.up()
@@ -69,7 +70,7 @@ def test_workers_that_tell_another_penalty_or_residual_are_named(place: int, wha
     run = exchange()
     sent = run.up()
     sealed = list(sent[1].sealed)
-    sealed[place] = bytes(8)
+    sealed[place] = bytes(4)
     sent[1] = replace(sent[1], sealed=tuple(sealed))
     with pytest.raises(StateError, match=f"'w1' told different values of the {what} than most") as caught:
         run.combine(sent, False)
@@ -85,3 +86,44 @@ def test_a_sealed_state_has_its_check_in_front() -> None:
     assert states.same(states.check(body), worker.state_check())
     empty, check = states.initial()
     assert (len(empty), check) == (0, b"")
+
+
+def checking(placement: Placement = HOMOGENEOUS) -> RoundExchange:
+    return RoundExchange(placement, PARTITIONS, make_settings(), "uncoded", detailed=True, group=GROUP)
+
+
+def test_while_it_looks_for_wrong_rows_all_is_as_always_and_the_server_has_noise() -> None:
+    run = checking()
+    assert not run.server.streams
+    assert not any(worker.streams for worker in run.workers)
+    for _ in range(3):
+        run.down(run.combine(run.up(), False))
+    twin = train(PARTITIONS, make_settings(rounds=3)).models
+    assert all(worker.models().coef_.tobytes() == twin.coef_.tobytes() for worker in run.workers)
+    assert isinstance(run.server, BlindCheckingServerSide)
+    known = {vector.tobytes() for worker in run.workers for vector in worker.own_vectors().values()}
+    assert len(known) == len(run.server._masked)
+    size = len(next(iter(known)))
+    assert not known & {row[:size].tobytes() for row in run.server._masked}
+
+
+@pytest.mark.parametrize("k", range(len(HOMOGENEOUS.workers)))
+def test_the_sender_of_wrong_rows_is_named_before_anything_goes_down(k: int) -> None:
+    run = checking()
+    sent = run.up()
+    sent[k].rows[0][0, 3] ^= 1
+    with pytest.raises(
+        IntegrityError, match=f"sent other masked updates .* on their way from 'w{k}'"
+    ) as caught:
+        run.combine(sent, False)
+    assert caught.value.workers == (f"w{k}",)
+
+
+def test_a_holder_that_tells_another_digest_of_a_masked_unit_is_outvoted() -> None:
+    run = checking(Placement.cyclic(6, 6, 3))
+    sent = run.up()
+    sent[1] = replace(sent[1], digests=(*sent[1].digests[:-1], bytes(16)))
+    with pytest.raises(DisagreementError) as caught:
+        run.combine(sent, False)
+    assert set(caught.value.odd) == {"w1"}
+    assert not caught.value.undecided

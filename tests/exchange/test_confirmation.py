@@ -134,7 +134,7 @@ def test_a_worker_expects_the_digest_that_the_server_sends(name: str) -> None:
     assert not groups.match({i: units[i] for i in groups.of_units} | {changed: bytes(16)}, agreed)
     for k, held in enumerate(groups.held):
         own = [of_group[g] for g in held]
-        decoded = {i: units[i] for g in groups.received_places(k) for i in groups.groups[g]}
+        decoded = {i: units[i] for g in groups._received[k] for i in groups.groups[g]}
         assert groups.found(k, decoded, own) == groups.expected(k, agreed)
         for i in decoded:
             assert groups.found(k, decoded | {i: bytes(16)}, own) != groups.expected(k, agreed)

@@ -15,7 +15,6 @@ def test_every_value_is_told_by_one_holder() -> None:
     assert sorted(g for told in table.told for g in told) == [0, 1]
     assert (table.groups, table.receivers) == (((0, 1), (2,)), ((2,), (1,)))
     assert table.received == ((), (1,), (0,))
-    assert table.group_of_number == {0: 0, 1: 0, 2: 1}
 
 
 def test_a_table_is_made_once_for_a_plan_and_is_gone_with_it() -> None:

@@ -49,20 +49,30 @@ def bad(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-@pytest.mark.parametrize("strategy", ["relay", "uncoded", "central", "personal", "linear"])
+@pytest.mark.parametrize(
+    ("strategy", "blind"),
+    [
+        *((strategy, False) for strategy in ("relay", "uncoded", "central", "personal", "linear")),
+        ("relay", True),
+        ("uncoded", True),
+    ],
+)
 async def test_a_worker_that_sends_bad_rows_is_excluded_and_the_others_end_as_the_twin(
-    bad: list[str], strategy: str
+    bad: list[str], strategy: str, blind: bool
 ) -> None:
-    async with Cluster(run_options(strategy=strategy, settings=SETTINGS, workers=3)) as cluster:
+    options = run_options(strategy=strategy, settings=SETTINGS, workers=3, blind=blind)
+    secret = b"a secret that the server does not have" if blind else None
+    async with Cluster(options) as cluster:
         own = stored_at(Placement.cyclic(3, 6, 2), PARTITIONS)
-        workers = {name: cluster.join(name, parts) for name, parts in own.items()}
+        workers = {name: cluster.join(name, parts, group_secret=secret) for name, parts in own.items()}
         record = await cluster.server
         with pytest.raises(PeerError):
             await workers.pop(bad[0])
         models = await asyncio.gather(*workers.values())
     if strategy in ("relay", "uncoded"):
         # Workers that decoded wrong vectors lost their connections; nobody blames them.
-        named = [i.worker for i in record.incidents if "the server decoded other updates" in i.reason]
+        what = "the server was sent other masked updates" if blind else "the server decoded other updates"
+        named = [i.worker for i in record.incidents if what in i.reason]
         assert set(named) == set(bad)
     else:
         assert {incident.worker for incident in record.incidents} == set(bad)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,51 +16,35 @@ from support.placements import HOMOGENEOUS
 from support.problems import make_partitions
 from support.raw_partitions import raw_partition
 
-from asyncdmtl.blinding.group_key import TAG_BYTES
-from asyncdmtl.digests import UNKEYED
 from asyncdmtl.errors import DataError, IntegrityError, PeerError, UsageError, WaitError
-from asyncdmtl.exchange.blind_confirmation import BlindGroups
+from asyncdmtl.exchange.blind_worker import BlindWorkerSide
 from asyncdmtl.exchange.coded_worker import CodedWorkerSide
-from asyncdmtl.exchange.confirmation import SummedGroups
-from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.learning.training import train
-from asyncdmtl.plan.plan import Plan
 from asyncdmtl.server import replanning
 from asyncdmtl.server.events import Left, Planned, Refused, Resumed
 from asyncdmtl.server.records import MulticastOptions, RoundRecord
 from asyncdmtl.server.server import Server
 from asyncdmtl.worker.participation import Participation
 
-# The messages that have rows.
-KINDS = "uplink", "downlink"
+# The messages of rounds, and those after the last one.
+KINDS = "uplink", "downlink", "more-rows", "done", "finish"
 
 
-def of_kind(kind: str) -> Callable[[Any], bool]:
-    return lambda entry: entry.kind == kind
-
-
-async def test_loads_and_bytes_of_rows_are_those_of_a_run_that_is_not_blind() -> None:
-    totals = []
+@pytest.mark.parametrize(("strategy", "coupling"), [("uncoded", "mean"), ("relay", "l21")])
+async def test_the_server_receives_and_sends_as_many_bytes_as_if_it_were_not_blind(
+    strategy: Any, coupling: Any
+) -> None:
+    settings, seen = replace(SETTINGS, coupling=coupling), []
     for secret in (SECRET, None):
-        async with blind_run(secret, blind=secret is not None, strategy="uncoded") as run:
+        async with blind_run(secret, blind=secret is not None, strategy=strategy, settings=settings) as run:
             for name, own in OWN.items():
                 await run.join(name, own)
             record, models = await run.end()
-        check(record, models, train(PARTITIONS, SETTINGS))
-        totals.append([record.ledger.total(of_kind(kind)) for kind in KINDS])
-    (up, heads_up), (down, heads_down) = totals[0]
-    (plain_up, plain_heads_up), (plain_down, plain_heads_down) = totals[1]
-    assert (up, down) == (plain_up, plain_down)
-    # What is left: tags of numbers have 8 bytes, and each group has a digest of its own.
-    assert isinstance(record.plan, Plan)
-    groups, summed = BlindGroups(record.plan, UNKEYED, TAG_BYTES), SummedGroups(record.plan, UNKEYED)
-    dtype = np.dtype(SETTINGS.dtype)
-    sizes = (made.layout(k, dtype, detailed=False).size for made in (groups, summed) for k in range(len(OWN)))
-    each = list(sizes)
-    longer = sum(each[: len(OWN)]) - sum(each[len(OWN) :])
-    assert heads_up - plain_heads_up == SETTINGS.rounds * longer
-    more = sum(len(groups.received_places(k)) - 1 for k in range(len(OWN)))
-    assert heads_down - plain_heads_down == SETTINGS.rounds * 16 * more
+        check(record, models, train(PARTITIONS, settings))
+        # Messages, bytes of rows and of heads, of each worker in each direction and round, and at the end.
+        seen.append({entry for entry in record.ledger.entries() if entry.kind in KINDS})
+    assert len(seen[0]) >= 2 * len(OWN) * settings.rounds
+    assert seen[0] == seen[1]
 
 
 @pytest.mark.parametrize("tolerance", [0.0, 0.2])
@@ -157,24 +140,26 @@ async def test_a_holder_that_computes_other_bits_is_outvoted(monkeypatch: pytest
     assert {incident.worker for incident in record.incidents} == {"w1"}
 
 
-async def test_a_run_with_a_worker_that_sends_wrong_rows_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    compute = CodedWorkerSide.compute
+async def test_a_run_whose_workers_find_wrong_what_the_server_finds_right_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    finish = BlindWorkerSide._finish_decoding
 
-    def wrong_rows(side: CodedWorkerSide) -> Upload:
-        upload = compute(side)
-        if side.plan.placement.workers[side.worker] == "w1" and side.place[1] == 2:
-            upload.rows[0][:] ^= 1
-        return upload
+    def wrong(side: BlindWorkerSide) -> None:
+        finish(side)
+        if side.place[1] == 2:
+            side._unmasked[0] ^= 1
 
-    monkeypatch.setattr(CodedWorkerSide, "compute", wrong_rows)
+    monkeypatch.setattr(BlindWorkerSide, "_finish_decoding", wrong)
     monkeypatch.setattr(replanning, "MOST_MISLED_PLANS", 2)
     async with blind_run() as run:
         for name, own in OWN.items():
             await run.join(name, own)
         with pytest.raises(IntegrityError, match=r"under 2 plans of one round: .* blind server cannot tell"):
             await run.cluster.server
-        plans = [event for event in run.cluster.events if isinstance(event, Planned)]
-        assert {plan.strategy for plan in plans} == {"relay"}
+        first, *others = [event.strategy for event in run.cluster.events if isinstance(event, Planned)]
+        assert first == "relay"
+        assert set(others) == {"uncoded"}
 
 
 async def test_a_group_carries_masked_rows() -> None:

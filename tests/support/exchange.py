@@ -10,6 +10,7 @@ import numpy as np
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.blinding.group_key import GroupKey
+from asyncdmtl.blinding.sealed import opened_info, sealed_info
 from asyncdmtl.digests import Digest
 from asyncdmtl.exchange.sides import NOBODY, SideOptions, WorkerSide
 from asyncdmtl.exchange.strategies import EXCHANGE_STRATEGIES, codable_units, strategy_of
@@ -43,6 +44,8 @@ class RoundExchange:
         group: GroupKey | None = None,
     ) -> None:
         infos = [part.info(settings) for part in partitions]
+        if group is not None:
+            infos = [opened_info(group, sealed_info(group, info)) for info in infos]
         self.problem = Problem(settings, infos)
         self.plan: AnyPlan = (
             EXCHANGE_STRATEGIES["linear"].make_plan(placement, self.problem)

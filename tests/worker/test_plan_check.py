@@ -17,7 +17,7 @@ from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.serialization import recipe_and_digest
 from asyncdmtl.protocol.messages.registry import Assign, StateTransfer
-from asyncdmtl.worker.plan_check import make_worker_side
+from asyncdmtl.worker.plan_check import check_contents, make_worker_side
 
 PARTITIONS = make_partitions(6, "squared")
 SETTINGS = make_settings()
@@ -102,3 +102,15 @@ def test_a_blind_run_has_no_plan_by_which_others_read_rows(
         return
     with pytest.raises(RemoteProtocolError, match=complaint):
         make_worker_side(assign, "w0", SETTINGS, stored, group.digest, group)
+
+
+def test_a_plan_with_other_contents_of_the_workers_own_partitions_is_refused() -> None:
+    group = GroupKey(b"a secret of sixteen bytes", "run")
+    infos = tuple(sealed_info(group, info) for info in INFOS)
+    assign = Assign(0, 0, False, StateTransfer.KEEP, RECIPE, DIGEST, infos)
+    stored = {PARTITIONS[n].id: PARTITIONS[n] for n in RECIPE["stored"][0]}
+    side = make_worker_side(assign, "w0", SETTINGS, stored, group.digest, group)
+    check_contents(side, INFOS[:2], group)
+    changed = make_partitions(6, "squared", seed=1)[1].info(SETTINGS)
+    with pytest.raises(RemoteProtocolError, match=r"the plan has other contents of \['p1'\] than"):
+        check_contents(side, (INFOS[0], changed), group)

@@ -283,7 +283,7 @@ class Downlink(Message):
     then : str
         What the worker does after this round, as `AfterRound`.
     digest : bytes
-        The digest of the digests of all vectors that the worker decodes, in ascending order; empty if blind.
+        The digest of the digests of all vectors that the worker decodes, in ascending order.
     rest : int
         Bytes of further ranges, which follow in more-rows messages.
     grouped : bool
@@ -291,8 +291,8 @@ class Downlink(Message):
     absent : tuple of int
         The places in the plan of late workers, whose rows are not in the first range.
     told : bytes
-        In a blind run: the digests of the groups to decode, and the sealed numbers of all workers. To a
-        relay: the digests of all vectors that it decodes, in ascending order.
+        In a blind run with a tolerance: the sealed numbers of all workers. To a relay: the digests of all
+        vectors that it decodes, in ascending order.
     """
 
     number, kind, sender = 11, "downlink", "server"
