@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import os
 import signal
@@ -92,6 +93,9 @@ def run(main: Coroutine[Any, Any, Result], *, until_eof: bool = False) -> Result
             loop.add_reader(sys.stdin.fileno(), read)
         return await main
 
+    # Modules stay for as long as the process. Searches for cyclic references, of which short rounds cause
+    # several in a second, need not look at them.
+    gc.freeze()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None) as runner:
         try:
             return runner.run(guarded())

@@ -93,12 +93,15 @@ def unpack_prefix(data: Buffer) -> tuple[int, int, int] | None:
 def frame_start(head: bytes, body_length: int) -> bytes:
     """The bytes of a frame before its body: prefix, head and the head's check."""
     prefix = pack_prefix(len(head) + CHECK_BYTES, body_length)
-    return prefix + head + head_check(head, body_length)
+    return prefix + head + _check(head, prefix)
 
 
 def head_check(head: bytes, body_length: int) -> bytes:
     """The check of a head, which covers the lengths before it, too."""
-    prefix = pack_prefix(len(head) + CHECK_BYTES, body_length)
+    return _check(head, pack_prefix(len(head) + CHECK_BYTES, body_length))
+
+
+def _check(head: bytes, prefix: bytes) -> bytes:
     return _HEAD_CHECK.pack(_UINT_32, zlib.crc32(head, zlib.crc32(prefix)))
 
 
