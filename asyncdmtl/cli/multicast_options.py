@@ -12,17 +12,7 @@ from asyncdmtl.net.addresses import parse_address
 from asyncdmtl.net.udp import Group
 from asyncdmtl.server.records import MulticastOptions
 
-downlink_options = together(
-    click.option(
-        "--downlink",
-        type=click.Choice(("tcp", "multicast", "peers", "auto")),
-        default="tcp",
-        help="How rows come to workers: from the server to each over TCP; multicast: once to a group that "
-        "all workers listen to, where that costs less; peers: from other workers over TCP, and not through "
-        "the server. Workers that do not hear the group, or cannot reach others, are served over TCP. "
-        "auto: that of the three by which a round takes the shortest time on links of the speeds that "
-        "--speeds tells, or of equal speeds.",
-    ),
+group_options = together(
     click.option(
         "--group", default="239.192.77.77:7701", metavar="ADDRESS:PORT", help="The group; IPv4 or [IPv6]."
     ),
@@ -43,6 +33,20 @@ downlink_options = together(
         metavar="MBIT/S",
         help="Send datagrams no faster than this, headers included; loss lowers the rate.",
     ),
+)
+
+downlink_options = together(
+    click.option(
+        "--downlink",
+        type=click.Choice(("tcp", "multicast", "peers", "auto")),
+        default="tcp",
+        help="How rows come to workers: from the server to each over TCP; multicast: once to a group that "
+        "all workers listen to, where that costs less; peers: from other workers over TCP, and not through "
+        "the server. Workers that do not hear the group, or cannot reach others, are served over TCP. "
+        "auto: that of the three by which a round takes the shortest time on links of the speeds that "
+        "--speeds tells, or of equal speeds.",
+    ),
+    group_options,
 )
 
 

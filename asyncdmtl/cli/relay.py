@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from asyncdmtl.cli.command import command, seconds_option, together
 from asyncdmtl.cli.health_option import health_address, health_option
+from asyncdmtl.cli.multicast_options import group_options, make_multicast
 from asyncdmtl.net.addresses import format_address, parse_address, parse_addresses
 from asyncdmtl.net.authentication import ServerSecurity, WorkerSecurity
 from asyncdmtl.net.event_loop import run
@@ -107,6 +109,14 @@ _security_options = together(
     required=True,
     help="Join the run once so many workers are here, those behind other relays included.",
 )
+@click.option(
+    "--downlink",
+    type=click.Choice(("tcp", "multicast")),
+    default="tcp",
+    help="How rows come to workers: to each over TCP; or once to a group that those of this site listen to, "
+    "where that costs less. Give each relay whose network is the same a group of its own.",
+)
+@group_options
 @_wait_options
 @_security_options
 @health_option
@@ -122,17 +132,11 @@ def main(
     start_timeout: float,
     round_timeout: float,
     silence_timeout: float,
-    secret_file: Path | None,
-    tls_ca: Path | None,
-    tls_server_name: str | None,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-    tls_client_ca: Path | None,
     insecure: bool,
     health: str | None,
     until_eof: bool,
     format: str,
-    **_: object,
+    **given: Any,
 ) -> None:
     """Stand for all workers of a site: a server towards them, one worker towards the server.
 
@@ -143,10 +147,7 @@ def main(
     130 interrupted, 143 terminated.
     """
     address, parents = parse_address(listen, "--listen"), parse_addresses(connect, "--connect")
-    # Towards the parent, the relay's certificate is that of a member.
-    shown = (tls_cert, tls_key) if tls_ca is not None else (None, None)
-    upward = WorkerSecurity.from_files(name, secret_file, tls_ca, *shown, tls_server_name)
-    downward = ServerSecurity.from_files(secret_file, tls_cert, tls_key, tls_client_ca)
+    upward, downward = _securities(name, given)
     risks = [*upward.check_exposures(parents, insecure), downward.check_exposure(address[0], insecure)]
     for risk in risks:
         if risk is not None:
@@ -156,6 +157,7 @@ def main(
         workers,
         join_timeout,
         rejoin_timeout,
+        make_multicast(given),
     )
     exposed = health_address(health, insecure)
     notes: list[OnEvent] = [lambda event: _say(event, name, format)]
@@ -184,6 +186,17 @@ def main(
         for level, total in levels.items()
     )
     click.echo(f"relay {name}: done with {counted(workers, 'worker')}; bytes {told}")
+
+
+def _securities(name: str, given: Mapping[str, Any]) -> tuple[WorkerSecurity, ServerSecurity]:
+    """The proofs towards the parent, and those that workers must give, from the options."""
+    secret, certificate = given["secret_file"], (given["tls_cert"], given["tls_key"])
+    # Towards the parent, the relay's certificate is that of a member.
+    shown: tuple[Any, Any] = certificate if given["tls_ca"] is not None else (None, None)
+    return (
+        WorkerSecurity.from_files(name, secret, given["tls_ca"], *shown, given["tls_server_name"]),
+        ServerSecurity.from_files(secret, *certificate, given["tls_client_ca"]),
+    )
 
 
 async def _relay(

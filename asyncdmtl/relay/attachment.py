@@ -54,8 +54,9 @@ from asyncdmtl.protocol.messages.registry import (
 from asyncdmtl.relay.gathering import Gathering
 from asyncdmtl.relay.options import RelayOptions
 from asyncdmtl.relay.parent_rows import ParentRows
-from asyncdmtl.relay.sides import RelaySide, make_relay_side
-from asyncdmtl.relay.site import Site
+from asyncdmtl.relay.sides import RelaySide, groupable, make_relay_side
+from asyncdmtl.relay.site import Site, warn_of_doubts
+from asyncdmtl.relay.site_group import SiteGroup
 from asyncdmtl.worker.joining import join_group
 from asyncdmtl.worker.multicast_client import MulticastClient
 from asyncdmtl.worker.participation import NewPlan
@@ -139,7 +140,8 @@ class Attachment:
         up, options, membership = self._up, self._options, self._gathering.membership
         members = sorted(membership.members.values(), key=lambda member: natural_key(member.name))
         digest, seconds = self._digest, self._limit[0]
-        site = Site(membership, members, digest, seconds)
+        group = SiteGroup(self._gathering.multicast)
+        site = Site(membership, members, digest, seconds, group)
         known = membership.declared()
         declared = [known[name] for name in sorted(known, key=natural_key)]
         *some, last = await asyncio.to_thread(lambda: list(pieces(declared)))
@@ -197,16 +199,9 @@ class Attachment:
             raise PlanError("a relay cannot follow this plan")
         problem = Problem(self._gathering.settings, assign.partitions)
         site = self.site
-        doubted = set().union(*site.stored.values()) - set(plan.placement.as_dict()[name])
-        if doubted:
-            names = [m for m, held in site.stored.items() if doubted & set(held)]
-            log.warning(
-                "relay %s: most holders elsewhere computed other updates of %s than %s", name,
-                sorted(doubted, key=natural_key), ", ".join(names),
-            )  # fmt: skip
-        side = make_relay_side(
-            plan, name, site.stored, problem, self._digest, site.helpers, grouped=assign.grouped
-        )
+        warn_of_doubts(name, site.stored, plan.placement.as_dict()[name])
+        grouped = assign.grouped or (self._gathering.multicast is not None and groupable(plan, problem))
+        side = make_relay_side(plan, name, site.stored, problem, self._digest, site.helpers, grouped=grouped)
         return side, problem
 
     async def _round(self) -> None:

@@ -15,11 +15,12 @@ from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.registry import Welcome
 from asyncdmtl.relay.nodes import SiteChangedError
 from asyncdmtl.relay.options import RelayOptions
-from asyncdmtl.server.admission import Admission
+from asyncdmtl.server.admission import Admission, Downlinks
 from asyncdmtl.server.agreement import dissenters
 from asyncdmtl.server.events import OnEvent
 from asyncdmtl.server.member_log import MemberLog
 from asyncdmtl.server.membership import Membership
+from asyncdmtl.server.multicast_server import MulticastServer
 from asyncdmtl.server.possession import Asked, Possession, Shown, no_proof
 from asyncdmtl.server.start import RunStart
 
@@ -70,6 +71,8 @@ class Gathering:
     membership : Membership
         The nodes that have joined.
     settings : Settings
+    multicast : MulticastServer or None
+        The multicast group of the site.
     """
 
     def __init__(
@@ -88,7 +91,11 @@ class Gathering:
         self._patience = min(options.rejoin_timeout, welcome.silence / 2)
         self._log = MemberLog(welcome.run, emit)
         downward = options.downward(settings, options.workers, options.join_timeout)
-        self._admission = Admission(welcome.run, downward, self.membership, ledger, security, self._log)
+        group, seconds = options.multicast, downward.round_timeout / 2
+        self.multicast = None if group is None else MulticastServer(group, ledger, seconds)
+        self._admission = Admission(
+            welcome.run, downward, self.membership, ledger, security, self._log, Downlinks(self.multicast)
+        )
 
     def accept(self) -> Connection:
         """Make the protocol object of a new connection, whose node is refused after `close`."""
@@ -180,6 +187,8 @@ class Gathering:
         self._admission.resumable = back
         await self._admission.close()
         await self.membership.close()
+        if self.multicast is not None:
+            await self.multicast.close()
 
     def _start(self, workers: int, join_timeout: float) -> RunStart:
         options = self._options.downward(self.settings, workers, join_timeout)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.settings import Settings
-from asyncdmtl.server.records import RunOptions
+from asyncdmtl.server.records import MulticastOptions, RunOptions
 from asyncdmtl.worker.options import WorkerOptions
 
 
@@ -24,6 +24,8 @@ class RelayOptions:
         Seconds to wait for all of them.
     rejoin_timeout : float
         Seconds to wait for those that are missing after one was lost. The relay then goes on without them.
+    multicast : MulticastOptions or None
+        The multicast group of the site; without it, all rows go down over TCP.
 
     Raises
     ------
@@ -35,6 +37,7 @@ class RelayOptions:
     workers: int
     join_timeout: float = 300.0
     rejoin_timeout: float = 5.0
+    multicast: MulticastOptions | None = None
 
     def __post_init__(self) -> None:
         if self.workers < 1:

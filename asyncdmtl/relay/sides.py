@@ -376,5 +376,15 @@ def make_relay_side(
     return ForwardingSide(plan, index, RelayServerSide(below, problem, options), problem, digest)
 
 
+def groupable(plan: Plan, problem: Problem) -> bool:
+    """Whether rows may go to a multicast group below a relay although those of its parent's plan do not.
+
+    The ranges at both levels must be the same.
+    """
+    shape = problem.wire.length, problem.wire.dtype
+    one, other = plan.vector_format(*shape), plan.vector_format(*shape, grouped=True)
+    return one.ranges == other.ranges
+
+
 def _width(cols: slice) -> int:
     return int(cols.stop - cols.start)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from asyncdmtl.errors import RemoteProtocolError, StateError
 from asyncdmtl.exchange.states import ExactStates
 from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.learning.problem import Problem
+from asyncdmtl.plan.placement import natural_key
 from asyncdmtl.plan.serialization import recipe_and_digest
 from asyncdmtl.protocol.messages.registry import (
     AfterRound,
@@ -27,8 +29,11 @@ from asyncdmtl.protocol.messages.registry import (
 )
 from asyncdmtl.relay.nodes import OPTION, Nodes, SiteChangedError
 from asyncdmtl.relay.sides import RelaySide
+from asyncdmtl.relay.site_group import SiteGroup
 from asyncdmtl.server.member import Member, without_digests
 from asyncdmtl.server.membership import Membership
+
+log = logging.getLogger(__name__)
 
 
 class Site(Nodes):
@@ -43,6 +48,7 @@ class Site(Nodes):
         The digests of the run.
     seconds : float
         The most seconds that a node may take to answer.
+    group : SiteGroup
 
     Attributes
     ----------
@@ -53,9 +59,15 @@ class Site(Nodes):
     """
 
     def __init__(
-        self, membership: Membership, members: Sequence[Member], digest: Digest, seconds: float
+        self,
+        membership: Membership,
+        members: Sequence[Member],
+        digest: Digest,
+        seconds: float,
+        group: SiteGroup,
     ) -> None:
         super().__init__(membership, members, seconds)
+        self._group = group
         self._digest = digest
         self._plan = -1
         able = [m for m in self.members if not m.helps] or list(self.members)
@@ -144,7 +156,10 @@ class Site(Nodes):
     async def uploads(self, side: RelaySide) -> list[Upload]:
         """The uploads of all nodes, with the rows of the first range."""
         each = {member: self._upload(side, k) for k, member in enumerate(self.members)}
-        return await self.ask(each)
+        uploads = await self.ask(each)
+        # All nodes have the rows of the round before.
+        await self._group.begin(self._plan, self.round, side.below, self.members)
+        return uploads
 
     async def rows(self, side: RelaySide, i: int) -> list[Bytes]:
         """Range `i`, which is not the first one, of the rows of all nodes."""
@@ -154,19 +169,19 @@ class Site(Nodes):
         """Send each node range `i` of its rows."""
         below = side.below
         for k, member in enumerate(self.members):
-            if member.connection.lost:
+            served = self._group.serves(member)
+            if member.connection.lost or (served and i):
                 continue
-            rows = below.rows(k, i)
+            rows = () if served else below.rows(k, i)
             size = sum(row.nbytes for row in rows)
             if not i:
-                rest = below.downlink_bytes(k) - size
+                rest = 0 if served else below.downlink_bytes(k) - size
                 told = below.told(k, relay=bool(member.behind))
-                order, digest = then[member], below.digest(k)
-                member.connection.write(
-                    Downlink(self._plan, self.round, order, digest, rows, rest=rest, told=told)
-                )
+                head = self._plan, self.round, then[member], below.digest(k)
+                member.connection.write(Downlink(*head, rows, rest=rest, grouped=served, told=told))
             elif size:
                 member.connection.write(MoreRows(self._plan, self.round, rows))
+        self._group.ready(i + 1)
         await self.drain()
 
     async def done(self) -> Done:
@@ -212,6 +227,7 @@ class Site(Nodes):
         first: Mapping[Member, StateTransfer],
     ) -> None:
         self._plan += 1
+        await self._group.follow(side.below, self.members, self._seconds)
         recipe, plan_digest = recipe_and_digest(side.below.plan)
         untold = without_digests(problem.infos)
         messages: dict[Member, Assign] = {}
@@ -270,6 +286,25 @@ class Site(Nodes):
                 f"{peer} sent {body.nbytes} bytes of rows, the plan says {count * width}"
             )
         return body.reshape(count, width)
+
+
+def warn_of_doubts(relay: str, stored: Mapping[str, Sequence[str]], said: Collection[str]) -> None:
+    """Log which nodes hold partitions that the parent's plan does not give the relay.
+
+    Parameters
+    ----------
+    relay : str
+    stored : mapping of node to partitions
+    said : collection of str
+        The partitions that the plan gives the relay.
+    """
+    doubted = {name for held in stored.values() for name in held} - set(said)
+    if doubted:
+        names = [node for node, held in stored.items() if doubted & set(held)]
+        log.warning(
+            "relay %s: most holders elsewhere computed other updates of %s than %s", relay,
+            sorted(doubted, key=natural_key), ", ".join(names),
+        )  # fmt: skip
 
 
 def _most_told(values: Sequence[bytes]) -> bytes:

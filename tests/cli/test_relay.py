@@ -19,6 +19,7 @@ from asyncdmtl.net.authentication import WorkerSecurity
         (["--workers", "1", "--connect", "127.0.0.1:1,10.0.0.1:1"], UsageError, "got '10.0.0.1'"),
         (["--workers", "1", "--listen", "0.0.0.0:0"], UsageError, "--insecure"),
         (["--workers", "1", "--tls-cert", "/no/such/file"], UsageError, "--tls-"),
+        (["--workers", "1", "--downlink", "multicast", "--group", "10.0.0.1:1"], UsageError, "--group"),
         (["--workers", "1", "--connect", "127.0.0.1:1", "--max-wait", "0"], LinkError, "cannot reach"),
     ],
 )

@@ -11,6 +11,7 @@ from asyncdmtl.errors import StateError
 from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.relay.site import Site
+from asyncdmtl.relay.site_group import SiteGroup
 from asyncdmtl.server.membership import Membership
 
 SETTINGS = make_settings()
@@ -21,7 +22,7 @@ OLD, NEW, ODD = (bytes([n]) * 16 for n in range(3))
 
 def site(*facts: dict[str, Any]) -> Site:
     members = [make_member(name, **own) for name, own in zip("abcd", facts, strict=False)]
-    return Site(Membership(), members, UNKEYED, 1.0)
+    return Site(Membership(), members, UNKEYED, 1.0, SiteGroup(None))
 
 
 async def test_a_site_has_the_farthest_state_that_most_of_its_nodes_hold() -> None:

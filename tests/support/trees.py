@@ -14,7 +14,7 @@ from asyncdmtl.plan.placement import Placement
 from asyncdmtl.relay.options import RelayOptions
 from asyncdmtl.relay.relay import Relay
 from asyncdmtl.server.events import Listening, ServerEvent
-from asyncdmtl.server.records import RunOptions
+from asyncdmtl.server.records import MulticastOptions, RunOptions
 from asyncdmtl.worker.options import WorkerOptions
 from asyncdmtl.worker.worker import Worker
 
@@ -42,7 +42,9 @@ class Tree:
         """Name another way to the server, such as a proxy, which relays and workers may have as parent."""
         self._addresses[parent] = address
 
-    async def relay(self, name: str, workers: int, parent: str = "") -> None:
+    async def relay(
+        self, name: str, workers: int, parent: str = "", multicast: MulticastOptions | None = None
+    ) -> None:
         """Start a relay, at the same address again if it was started before."""
         listening = asyncio.get_running_loop().create_future()
 
@@ -50,7 +52,9 @@ class Tree:
             if isinstance(event, Listening) and not listening.done():
                 listening.set_result((event.host, event.port))
 
-        self.relays[name] = relay = Relay(RelayOptions(WorkerOptions(name), workers, PATIENCE, 1.0), emit)
+        self.relays[name] = relay = Relay(
+            RelayOptions(WorkerOptions(name), workers, PATIENCE, 1.0, multicast), emit
+        )
         address = self._addresses.get(name, ("127.0.0.1", 0))
         self.tasks[name] = task = asyncio.create_task(relay.run([self._addresses[parent]], address))
         await asyncio.wait([task, listening], return_when=asyncio.FIRST_COMPLETED)
