@@ -82,13 +82,14 @@ def tolerant_overhead(
     least : Fraction
         The least share.
     wishes : mapping
-        The arguments `units`, `wants` and `speeds` of `make_plan`.
+        The arguments `units`, `wants`, `speeds` and `prices` of `make_plan`.
     """
     from asyncdmtl.plan.uplink_choice import UplinkWishes, choose_rates, choose_units
     from asyncdmtl.plan.validation import helpers_of
 
-    helpers, speeds = helpers_of(placement, wishes["wants"]), wishes.get("speeds")
-    wanted = UplinkWishes(units=wishes["units"], helpers=helpers, silent=silent, speeds=speeds)
+    helpers = helpers_of(placement, wishes["wants"])
+    weights = {name: wishes.get(name) for name in ("speeds", "prices")}
+    wanted = UplinkWishes(units=wishes["units"], helpers=helpers, silent=silent, **weights)
     chosen = choose_units(placement, tasks, strategy, wanted)
     for share in SILENT_OVERHEADS:
         overhead = max(least, share)
@@ -299,7 +300,7 @@ class _Coded(ExchangeStrategy):
         wishes: dict[str, Any] = {"units": units, "wants": wants}
         matrices = problem.settings.matrices
         if silent:
-            if self.name == "relay":
+            if self.name == "relay" or links.prices:
                 wishes |= links.weights(placement)
             overhead = tolerant_overhead(placement, tasks, self._strategy, silent, links.max_overhead, wishes)
             wishes |= {"tasks": tasks, "matrices": matrices, "silent": silent, "max_overhead": overhead}

@@ -61,7 +61,9 @@ def _least_with_silent_workers(
     possible = [some for some in choices if min(map(len, some.holders)) > wishes.silent]
     helpers = set(wishes.helpers)
     wanting = None if strategy != "relay" else [k for k in range(len(placement.workers)) if k not in helpers]
-    return min(possible, key=lambda some: silent_rates(some.blocks, wishes.silent, 1, wanting).bound)
+    return min(
+        possible, key=lambda some: silent_rates(some.blocks, wishes.silent, 1, wanting, wishes.prices).bound
+    )
 
 
 def choose_rates(units: Units, strategy: str, wishes: UplinkWishes) -> tuple[Units, PacketRates]:

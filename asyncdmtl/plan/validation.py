@@ -158,8 +158,6 @@ def check_combination(strategy: str, prices: object, speeds: object, silent: int
         raise UsageError("speeds", "are for the strategy relay", strategy)
     if silent and strategy not in ("central", "relay"):
         raise UsageError("silent", "is for the strategies central and relay", strategy)
-    if silent and prices is not None:
-        raise UsageError("prices", "cannot be given with silent", prices)
 
 
 def numeric_dtype(dtype: Any) -> np.dtype[np.generic]:

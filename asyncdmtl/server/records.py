@@ -121,7 +121,8 @@ class RunOptions:
             raise UsageError("--downlink peers", rule, self.strategy)
         if self.peers and self.silent:
             downlink = "auto" if self.chooses_downlink else "peers"
-            raise UsageError("--silent", f"cannot be given with --downlink {downlink}", self.silent)
+            rule = f"cannot be given with --downlink {downlink}: workers would wait for rows of late ones"
+            raise UsageError("--silent", rule, self.silent)
         self.links.check(self.strategy)
         if self.workers is None and self.cover is None:
             raise UsageError("--workers or --cover", "must say when to start", None)
@@ -154,8 +155,6 @@ class RunOptions:
             return
         if self.strategy not in TOLERANT:
             raise UsageError("--silent", f"is for --strategy {', '.join(TOLERANT)}", self.strategy)
-        if self.links.prices:
-            raise UsageError("--silent", "cannot be given with --prices", self.silent)
         if self.multicast is not None:
             rule = "cannot be given with --downlink multicast: late workers would lack what the group had"
             raise UsageError("--silent", rule, self.silent)

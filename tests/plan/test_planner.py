@@ -131,6 +131,20 @@ def test_no_plan_is_handed_out_unchecked(monkeypatch: pytest.MonkeyPatch) -> Non
         make_plan(HOMOGENEOUS)
 
 
+@pytest.mark.parametrize("strategy", ["central", "relay"])
+def test_silent_workers_are_tolerated_at_the_least_cost(strategy: str) -> None:
+    placement, prices = Placement.cyclic(5, 5, 3), tuple(map(Fraction, (9, 1, 1, 1, 1)))
+    plan, few = (make_plan(placement, strategy, silent=1, prices=each) for each in (prices, None))
+    assert plan.silent == 1
+    # The four others suffice, whichever of them is silent; fewer vectors in all cost more.
+    assert plan.uplink_rows[0] == 0 < few.uplink_rows[0]
+    assert plan.objective is not None
+    assert plan.objective.kind == "cost"
+    rates = [rows * plan.packet_load for rows in plan.uplink_rows]
+    assert plan.objective.value == sum(price * rate for price, rate in zip(prices, rates, strict=True))
+    assert plan.objective.value == plan.objective.bound == (Fraction(20, 3) if strategy == "central" else 4)
+
+
 @pytest.mark.parametrize("silent", [1, 2])
 @pytest.mark.parametrize("placement", [HOMOGENEOUS, Placement.cyclic(5, 7, 4)], ids=repr)
 def test_silent_workers_are_done_without(placement: Placement, silent: int) -> None:
@@ -166,8 +180,8 @@ def test_rates_by_speed_tolerate_silent_workers() -> None:
     # A worker sends no more than it stores, whatever its speed is.
     plan = make_plan(placement, silent=1, speeds=(*speeds[:4], Fraction(10_000)), max_overhead=1000)
     assert plan.uplink_rows[4] == 3 * plan.subpackets
-    with pytest.raises(UsageError, match="prices cannot be given with silent"):
-        make_plan(placement, silent=1, prices=speeds)
+    with pytest.raises(UsageError, match="prices must be more than 0 with silent workers"):
+        make_plan(placement, silent=1, prices=(0, *speeds[1:]))
     wants = {"w0": "none"}
     with pytest.raises(UsageError, match="speeds cannot be given with silent where workers want nothing"):
         make_plan(placement, silent=1, speeds=speeds, wants=wants)

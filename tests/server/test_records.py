@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ from support.problems import make_settings
 
 from asyncdmtl.errors import UsageError
 from asyncdmtl.net.udp import Group
-from asyncdmtl.plan.links import Links
 from asyncdmtl.server.records import MulticastOptions, RunOptions
 
 MULTICAST = MulticastOptions(Group("239.1.2.3", 7701))
@@ -29,7 +27,7 @@ def options(**changes: Any) -> RunOptions:
         ({"workers": 0}, "--workers"),
         ({"silent": 6}, "--silent must be a whole number from 0 to 1"),
         ({"silent": 1, "strategy": "personal"}, "--silent is for --strategy"),
-        ({"silent": 1, "links": Links({"w0": Fraction(1)})}, "--silent cannot be given with --prices"),
+        ({"silent": 1, "strategy": "relay", "peers": True}, "workers would wait for rows of late ones"),
         ({"silent": 1, "multicast": MULTICAST}, "--silent cannot be given with --downlink multicast"),
         ({"rejoin_timeout": -1.0}, "--rejoin-timeout"),
         ({"checkpoint_every": 0}, "--checkpoint-every"),

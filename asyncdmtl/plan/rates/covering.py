@@ -114,7 +114,8 @@ def integer_cover(
 ) -> tuple[tuple[int, ...], int]:
     """Packets per worker with the smallest sum, and a proven lower bound of that sum (packets).
 
-    `most` limits the packets of each worker; every single demand must be possible within this limit.
+    With `costs`, both are of the cost, in units of 1/`scale_of(costs)`. `most` limits the packets of each
+    worker; every single demand must be possible within this limit.
     """
     constraints, sets = _cover_constraints(workers, demands, subpackets, silent)
     variables = _variables(workers, sets, silent)
@@ -125,16 +126,21 @@ def integer_cover(
         upper[: workers if isinstance(most, Sequence) else None] = most
     weights = _costs(workers, variables)
     if costs is not None:
-        scale = math.lcm(*(cost.denominator for cost in costs))
-        weights[:workers] = [float(cost * scale) for cost in costs]
+        weights[:workers] = [float(cost * scale_of(costs)) for cost in costs]
     solution = minimise(weights, constraints, upper) if demands else None
     if solution is None:
         rates = [
             max((min(f * subpackets, int(upper[k])) for S, f in demands.items() if k in S), default=0)
             for k in range(workers)
         ]
-        return tuple(rates), largest
-    return tuple(int(rate) for rate in solution.values[:workers]), max(solution.proven, largest)
+        return tuple(rates), largest if costs is None else 0
+    least = max(solution.proven, largest) if costs is None else solution.proven
+    return tuple(int(rate) for rate in solution.values[:workers]), least
+
+
+def scale_of(costs: Sequence[Fraction] | None) -> int:
+    """The factor by which all costs become whole numbers."""
+    return 1 if costs is None else math.lcm(*(cost.denominator for cost in costs))
 
 
 def sampled_covers(
@@ -167,8 +173,12 @@ def sampled_covers(
     return list(found)
 
 
-def fractional_cover(workers: int, demands: Demands, *, silent: int = 0) -> tuple[Floats, Fraction]:
+def fractional_cover(
+    workers: int, demands: Demands, *, silent: int = 0, costs: Sequence[Fraction] | None = None
+) -> tuple[Floats, Fraction]:
     """Rates (vectors, float) of the linear program, and its value as an exact fraction.
+
+    With `costs`, more than 0, the value is `Σ_k c_k R_k`.
 
     The fraction is proven: it is the value of a rational dual solution that is made exactly feasible, and
     hence a lower bound for any last digits of the solver. (Where its denominator would exceed a million, it
@@ -180,8 +190,11 @@ def fractional_cover(workers: int, demands: Demands, *, silent: int = 0) -> tupl
         return np.zeros(workers), Fraction(0)
     constraints, sets = _cover_constraints(workers, demands, 1, silent)
     variables = _variables(workers, sets, silent)
+    limits = [Fraction(1)] * workers if costs is None else list(costs)
+    weights = _costs(workers, variables)
+    weights[:workers] = [float(limit) for limit in limits]
     outcome = linprog(
-        _costs(workers, variables),
+        weights,
         A_ub=-constraints.matrix(variables),
         b_ub=-np.array(constraints.least),
         bounds=(0, None),
@@ -202,7 +215,7 @@ def fractional_cover(workers: int, demands: Demands, *, silent: int = 0) -> tupl
         value += weight * demands[frozenset(S)]
         for k, less in zip(S, relief, strict=True):
             prices[k] += weight - share * less
-    value /= max(Fraction(1), *prices)
+    value /= max(Fraction(1), *(price / limit for price, limit in zip(prices, limits, strict=True)))
     if value.denominator > _LARGEST_DENOMINATOR:
         value = Fraction(math.floor(value * _LARGEST_DENOMINATOR), _LARGEST_DENOMINATOR)
     return np.asarray(outcome.x[:workers], dtype=np.float64), value

@@ -84,13 +84,11 @@ def plan_rates(
             raise UsageError("speeds", rule, [placement.workers[k] for k in helpers])
         b = per_worker("speeds", speeds, placement, positive=True)
         return tolerant_packets(placement, b, silent, overhead)
-    if silent:
-        wanting = [k for k in range(len(placement.workers)) if k not in set(helpers)]
-        tolerant = fewest_packets(placement, silent, overhead, wanting if strategy == "relay" else None)
-        return PacketRates(
-            tolerant.subpackets, tuple(int(rate * tolerant.subpackets) for rate in tolerant.rates)
-        )
     costs = None if prices is None else per_worker("prices", prices, placement)
+    if silent:
+        lacking = [k for k in range(len(placement.workers)) if k not in set(helpers)]
+        wanting = lacking if strategy == "relay" else None
+        return _rates_with_silent_workers(placement, silent, overhead, wanting, costs)
     if strategy != "relay":
         senders = choose_senders(placement, costs)
         rows = tuple(senders.count(k) for k in range(len(placement.workers)))
@@ -107,6 +105,21 @@ def plan_rates(
     optimum = uplink_optimum(placement)
     subpackets = smallest_subpackets(optimum, overhead)
     return PacketRates(subpackets, integral_rates(placement, subpackets, optimum))
+
+
+def _rates_with_silent_workers(
+    placement: Placement,
+    silent: int,
+    overhead: Fraction,
+    wanting: Sequence[int] | None,
+    costs: tuple[Fraction, ...] | None,
+) -> PacketRates:
+    """The rates with the least load or cost that tolerate `silent` workers."""
+    found = fewest_packets(placement, silent, overhead, wanting, costs)
+    rows = tuple(int(rate * found.subpackets) for rate in found.rates)
+    if costs is None:
+        return PacketRates(found.subpackets, rows)
+    return PacketRates(found.subpackets, rows, UplinkObjective("cost", costs, found.value, found.bound, ()))
 
 
 def _rates_with_helpers(

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from asyncdmtl.errors import PlacementError, PlanError, UsageError
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.rates.covering import fractional_cover, integer_cover
+from asyncdmtl.plan.rates.covering import fractional_cover, integer_cover, scale_of
 from asyncdmtl.plan.validation import whole_number
 
 # The most sets of responders, which are checked one by one: a few minutes. A plan with more of them is
@@ -58,12 +58,16 @@ class SilentRates:
     ----------
     rates : tuple of Fraction
         `R_k` in vectors, multiples of 1/`subpackets`.
-    load, bound : Fraction
-        `Σ R_k`, and the smallest such sum with any number of packets: the linear program over all
-        responder sets, a lower bound for every scheme.
+    value, bound : Fraction
+        `Σ R_k`, or `Σ c_k R_k` for costs, and the smallest such sum with any number of packets: the linear
+        program over all responder sets, a lower bound for every scheme.
     packet_bound : Fraction
-        The smallest sum in multiples of 1/`subpackets`. Equal to `load` unless the integer program met
+        The smallest sum in multiples of 1/`subpackets`. Equal to `value` unless the integer program met
         its node limit.
+    costs : tuple of Fraction or None
+        `c_k`; None for 1 each.
+    denominator : int
+        The least number of packets in which the rates of the linear program are whole.
     """
 
     rates: tuple[Fraction, ...]
@@ -71,6 +75,15 @@ class SilentRates:
     silent: int
     bound: Fraction
     packet_bound: Fraction
+    costs: tuple[Fraction, ...] | None = None
+    denominator: int = 1
+
+    @property
+    def value(self) -> Fraction:
+        """The load, or the cost."""
+        if self.costs is None:
+            return self.load
+        return sum((cost * rate for cost, rate in zip(self.costs, self.rates, strict=True)), Fraction(0))
 
     @property
     def load(self) -> Fraction:
@@ -118,7 +131,11 @@ def responder_sets(workers: int, silent: int) -> Iterator[tuple[int, ...]]:
 
 
 def silent_rates(
-    placement: Placement, silent: int, subpackets: int = 1, wanting: Sequence[int] | None = None
+    placement: Placement,
+    silent: int,
+    subpackets: int = 1,
+    wanting: Sequence[int] | None = None,
+    costs: Sequence[Fraction] | None = None,
 ) -> SilentRates:
     """The smallest uplink rates with which the rows of any K − `silent` responders suffice.
 
@@ -132,18 +149,22 @@ def silent_rates(
     subpackets : int
     wanting : sequence of int, optional
         The workers each of which decodes the updates that it lacks; default: the server decodes all updates.
+    costs : sequence of K Fractions, optional
+        The price of a vector on each worker's link, more than 0: rates cost the least, instead of being few.
 
     Raises
     ------
     UsageError
-        `silent` is outside 0…K−1, `subpackets` is below 1, or there are more than `MAX_RESPONDER_SETS`
-        responder sets.
+        A cost is not more than 0, `silent` is outside 0…K−1, `subpackets` is below 1, or there are more than
+        `MAX_RESPONDER_SETS` responder sets.
     PlacementError
         A partition has at most `silent` holders.
     """
     check_copies(placement, silent)
     if isinstance(subpackets, bool) or not isinstance(subpackets, int) or subpackets < 1:
         raise UsageError("subpackets", "must be a whole number, at least 1", subpackets)
+    if costs is not None and min(costs) <= 0:
+        raise UsageError("prices", "must be more than 0 with silent workers", float(min(costs)))
     K, P, N = len(placement.workers), subpackets, len(placement.partitions)
     networks = _networks(placement, wanting)
     responders = list(responder_sets(K, silent))
@@ -152,13 +173,13 @@ def silent_rates(
         demands, networks = _all_cuts(placement, wanting), []
     scale = _FLOW_SCALE // N
     while True:
-        fraction, bound = fractional_cover(K, demands, silent=silent)
+        fraction, bound = fractional_cover(K, demands, silent=silent, costs=costs)
         # Rounding up by one unit, so that the solver's rounding errors do not look like violated cuts.
         capacity = np.ceil(fraction * scale).astype(np.int64) + 1
         if not _add_cuts(networks, responders, np.minimum(capacity, 2 * _FLOW_SCALE), scale, demands):
             break
     while True:
-        packets, least = integer_cover(K, demands, subpackets=P, silent=silent)
+        packets, least = integer_cover(K, demands, subpackets=P, silent=silent, costs=costs)
         if not _add_cuts(networks, responders, np.array(packets), P, demands):
             break
     rates = tuple(Fraction(rows, P) for rows in packets)
@@ -167,8 +188,15 @@ def silent_rates(
         subpackets=P,
         silent=silent,
         bound=bound,
-        packet_bound=max(Fraction(least, P), bound),
+        packet_bound=max(Fraction(least, P * scale_of(costs)), bound),
+        costs=None if costs is None else tuple(costs),
+        denominator=math.lcm(*(_simple(rate).denominator for rate in fraction)),
     )
+
+
+def _simple(rate: float) -> Fraction:
+    """A rate of the linear program, without the last digits of the solver."""
+    return Fraction(float(rate)).limit_denominator(LARGEST_DENOMINATOR)
 
 
 def fewest_packets(
@@ -176,11 +204,12 @@ def fewest_packets(
     silent: int,
     max_overhead: Fraction | int = 0,
     wanting: Sequence[int] | None = None,
+    costs: Sequence[Fraction] | None = None,
 ) -> SilentRates:
-    """The result of `silent_rates` with few packets and a load within the share `max_overhead` of the bound.
+    """The result of `silent_rates` with few packets and a value within the share `max_overhead` of the bound.
 
     The number of packets is the smallest one up to `FEW_SUBPACKETS` that suffices, else the denominator of
-    the bound.
+    the bound, or with costs that of the rates.
 
     Raises
     ------
@@ -189,16 +218,17 @@ def fewest_packets(
     PlanError
         No tried number suffices.
     """
-    found = silent_rates(placement, silent, 1, wanting)
-    # The denominator of the bound often suffices if no small number does.
-    tried = [*range(1, FEW_SUBPACKETS + 1), min(found.bound.denominator, LARGEST_DENOMINATOR)]
-    for P in tried:
-        found = silent_rates(placement, silent, P, wanting)
-        if found.load <= (1 + max_overhead) * found.bound:
+    found = silent_rates(placement, silent, 1, wanting, costs)
+    # This number often suffices if no small one does.
+    last = found.bound.denominator if costs is None else found.denominator
+    for P in [*range(1, FEW_SUBPACKETS + 1), min(last, LARGEST_DENOMINATOR)]:
+        found = silent_rates(placement, silent, P, wanting, costs)
+        if found.value <= (1 + max_overhead) * found.bound:
             return found
+    what = "load" if costs is None else "cost"
     raise PlanError(
         f"rates near the bound {found.bound} need more packets per vector than were tried "
-        f"(with {found.subpackets} the load is {found.load}): allow a larger max_overhead"
+        f"(with {found.subpackets} the {what} is {found.value}): allow a larger max_overhead"
     )
 
 

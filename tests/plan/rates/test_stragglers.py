@@ -1,5 +1,6 @@
 from fractions import Fraction
-from itertools import combinations
+from itertools import combinations, product
+from operator import mul
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from support.linear_oracle import central_demands, fractional_minimum, integer_m
 from asyncdmtl.errors import PlacementError, UsageError
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates import stragglers
-from asyncdmtl.plan.rates.stragglers import SilentRates, responder_sets, silent_rates
+from asyncdmtl.plan.rates.stragglers import SilentRates, fewest_packets, responder_sets, silent_rates
 
 PRIME = 2_147_483_629
 
@@ -47,6 +48,20 @@ def test_rates_are_the_smallest_that_decode(wish: tuple[Placement, int], subpack
     assert rates.packet_bound == rates.load
     assert rates.bound == fractional_minimum(workers, demands)
     assert all((rate * subpackets).denominator == 1 for rate in rates.rates)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.sets(st.integers(0, 2), min_size=2), min_size=1, max_size=3), st.data())
+def test_rates_with_costs_cost_the_least(holders: list[set[int]], data: st.DataObject) -> None:
+    placement = placement_of([*holders, {0, 1, 2}], 3)
+    costs = [Fraction(data.draw(st.integers(1, 9)), 2) for _ in range(3)]
+    demands = central_demands(placement.holders, 3, 1)
+    found, few = silent_rates(placement, 1, 1, None, costs), fewest_packets(placement, 1, 0, None, costs)
+    possible = [rates for rates in product(range(5), repeat=3) if met(rates, demands)]
+    least = min(sum(map(mul, costs, rates)) for rates in possible)
+    assert found.value == found.packet_bound == least >= found.bound
+    assert few.value == few.bound == found.bound
+    assert met(few.rates, demands)
 
 
 @settings(max_examples=12, deadline=None)
