@@ -88,7 +88,7 @@ def tolerant_overhead(
     from asyncdmtl.plan.validation import helpers_of
 
     helpers = helpers_of(placement, wishes["wants"])
-    weights = {name: wishes.get(name) for name in ("speeds", "prices")}
+    weights: dict[str, Any] = {name: wishes.get(name) for name in ("speeds", "prices")}
     wanted = UplinkWishes(units=wishes["units"], helpers=helpers, silent=silent, **weights)
     chosen = choose_units(placement, tasks, strategy, wanted)
     for share in SILENT_OVERHEADS:

@@ -16,6 +16,16 @@ except ImportError:  # Windows has neither, and no TCP_INFO
 # The socket option that reads the counters; None if the system lacks it.
 TCP_INFO = getattr(socket, "TCP_INFO", None)
 
+# The offset of tcpi_snd_mss.
+_SEGMENT_BYTES = 16
+
+# Bytes of headers of a segment on Ethernet: 14 of the frame, 20 of IPv4, 20 of TCP, and 12 of its timestamps.
+HEADER_BYTES = 66
+
+# Segments that arrive for each acknowledgement: Linux acknowledges every second one, and those that arrive
+# together at once. Between namespaces it was one for four.
+SEGMENTS_ACKNOWLEDGED = 4
+
 # The offset of tcpi_bytes_acked and tcpi_bytes_received in struct tcp_info of <linux/tcp.h>, in bytes. New
 # fields are only added at its end.
 _BYTES_ACKED = 120
@@ -49,6 +59,8 @@ class KernelCount:
     retransmitted_bytes : int
         Bytes that were retransmitted.
     segments_in, segments_out : int
+    segment_bytes : int
+        The most bytes in a segment that was sent, by the smallest MTU on the way.
     """
 
     received_bytes: int
@@ -56,9 +68,22 @@ class KernelCount:
     retransmitted_bytes: int
     segments_in: int
     segments_out: int
+    segment_bytes: int
 
     def __add__(self, other: KernelCount) -> KernelCount:
-        return KernelCount(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        (*own, size), (*others, other_size) = astuple(self), astuple(other)
+        sums = [a + b for a, b in zip(own, others, strict=True)]
+        return KernelCount(*[*sums, min(size, other_size)])
+
+    @property
+    def payload_share(self) -> float:
+        """The share of payload in the bytes that long messages take on the link."""
+        return self.segment_bytes / (self.segment_bytes + HEADER_BYTES)
+
+    @property
+    def acknowledging(self) -> float:
+        """Bytes of acknowledgements that go back for each byte that a long message takes on the link."""
+        return HEADER_BYTES / (self.segment_bytes + HEADER_BYTES) / SEGMENTS_ACKNOWLEDGED
 
 
 def kernel_count(connection: socket.socket) -> KernelCount | None:
@@ -77,4 +102,5 @@ def kernel_count(connection: socket.socket) -> KernelCount | None:
         received -= 1  # the kernel counts the FIN as a byte
     segments_out, segments_in = struct.unpack_from("=II", info, _SEGMENTS_OUT)
     sent, retransmitted = struct.unpack_from("=QQ", info, _BYTES_SENT)
-    return KernelCount(received, sent, retransmitted, segments_in, segments_out)
+    (size,) = struct.unpack_from("=I", info, _SEGMENT_BYTES)
+    return KernelCount(received, sent, retransmitted, segments_in, segments_out, size)

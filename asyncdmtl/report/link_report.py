@@ -9,7 +9,14 @@ from typing import Any
 
 from asyncdmtl.plan.links import MEGABIT
 from asyncdmtl.plan.plan import Plan
-from asyncdmtl.plan.round_time import count_ranges, time_of_round
+from asyncdmtl.plan.round_time import (
+    RoundTime,
+    count_ranges,
+    downlink_times,
+    seconds_of_round,
+    time_of_round,
+    uplink_times,
+)
 from asyncdmtl.report.units import decimal
 from asyncdmtl.server.link_speeds import speeds_both_ways
 from asyncdmtl.server.records import RunRecord
@@ -18,9 +25,11 @@ from asyncdmtl.server.records import RunRecord
 def report_links(record: RunRecord) -> dict[str, Any] | None:
     """The cost or the time of a round by the links; None if nothing is known of them.
 
-    Times are in seconds. Those of rows count the payload of coded vectors only. `rows` is the time of both
-    directions (`plan.round_time`), `computing` the measured one of the slowest worker, and `planned` their
-    sum. The measured time of a round is the median over the rounds.
+    Times are in seconds. `rows` is the time of both directions (`plan.round_time`), `computing` the measured
+    one of the slowest worker, and `planned` the time of a round with the computing of each worker
+    (`seconds_of_round`). The measured time of a round is the median over the rounds. Speeds that were given
+    are those of links, of which vectors get `payload_share`, as headers take the rest, and on which
+    acknowledgements go back; measured speeds are those of payload.
     """
     plan = record.plan
     objective = plan.objective if isinstance(plan, Plan) else None
@@ -32,24 +41,62 @@ def report_links(record: RunRecord) -> dict[str, Any] | None:
         return None
     up, down = speeds
     ranges = count_ranges(plan, record.vector_bytes)
-    times = time_of_round(plan, up, down, ranges)
-    bits = Fraction(8 * record.vector_bytes, MEGABIT)
+    times = time_of_round(plan, up, down, ranges, record.links.server)
+    share, acknowledging = wire_shares(record)
+    unit = 8 * record.vector_bytes / MEGABIT / share
     spans = [entry.seconds for entry in record.rounds if entry.seconds]
-    computing = max((record.speeds[name].computing for name in record.speeds), default=0.0)
-    rows = float(times.total * bits)
+    computing = [
+        record.speeds[name].computing if name in record.speeds else 0.0 for name in plan.placement.workers
+    ]
     return {
         "kind": "time",
         "speeds": dict(zip(plan.placement.workers, map(str, up), strict=True)),
         "down_speeds": dict(zip(plan.placement.workers, map(str, down), strict=True)),
-        "uplink": float(times.uplink * bits),
-        "bound": None if objective is None else float(objective.bound * bits),
-        "downlink": float(times.downlink * bits),
+        "server_speed": None if record.links.server is None else str(record.links.server),
+        "payload_share": share,
+        "uplink": unit * float(times.uplink),
+        "bound": None if objective is None else unit * float(objective.bound),
+        "downlink": unit * float(times.downlink),
         "slowest": None if times.slowest is None else plan.placement.workers[times.slowest],
-        "rows": rows,
-        "computing": computing,
-        "planned": rows + computing,
+        "rows": unit * float(times.total),
+        "computing": max(computing),
+        "planned": _planned(plan, (up, down), times, computing, (unit, acknowledging)),
         "measured": median(spans) if spans else None,
     }
+
+
+def wire_shares(record: RunRecord) -> tuple[float, float]:
+    """The share of the links' speeds that is left for payload, and that of acknowledgements on the way back.
+
+    1 and 0 if speeds are those of payload, or the kernel tells nothing.
+    """
+    if not record.links.speeds or record.links.learned or not record.kernel:
+        return 1.0, 0.0
+    counts = record.kernel.values()
+    return min(count.payload_share for count in counts), max(count.acknowledging for count in counts)
+
+
+def _planned(
+    plan: Plan,
+    speeds: tuple[Sequence[Fraction], Sequence[Fraction]],
+    times: RoundTime,
+    computing: Sequence[float],
+    wire: tuple[float, float],
+) -> float:
+    """The planned seconds of a round, with computing, headers and acknowledgements.
+
+    `wire` has the seconds of a unit of `times`, and the bytes of acknowledgements for a byte that comes.
+    """
+    (up, down), (unit, acknowledging) = speeds, wire
+    back = [acknowledging * unit * float(time) for time in downlink_times(plan, up)]
+    forth = [acknowledging * unit * float(time) for time in uplink_times(plan, down)]
+    uplinks = [unit * float(time) + more for time, more in zip(uplink_times(plan, up), back, strict=True)]
+    downlinks = [
+        unit * float(time) + more for time, more in zip(downlink_times(plan, down), forth, strict=True)
+    ]
+    # The server's link may take longer than each of the workers' links.
+    together = min(computing) + unit * float(times.total)
+    return max(together, seconds_of_round(computing, uplinks, downlinks, times.ranges))
 
 
 def _speeds(record: RunRecord) -> tuple[Sequence[Fraction], Sequence[Fraction]] | None:
@@ -81,7 +128,7 @@ def link_words(links: Mapping[str, Any]) -> str:
     measured = "" if links["measured"] is None else f" Measured: {links['measured']:.3g} s (median)."
     return (
         f"By the speeds of the links, rows take {links['uplink']:.3g} s up{least} and "
-        f"{links['downlink']:.3g} s down{slowest}, {links['rows']:.3g} s in all. With "
+        f"{links['downlink']:.3g} s down{slowest}, {links['rows']:.3g} s in all. With up to "
         f"{links['computing']:.3g} s of computing, a round takes {links['planned']:.3g} s.{measured}"
     )
 

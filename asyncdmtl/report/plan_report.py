@@ -189,7 +189,7 @@ def report_times(request: PlanRequest, plan: Plan) -> PlanReport:
     """The times of a round of `relay` by the speeds of the links, both directions; empty without speeds."""
     if request.directions is None or plan.strategy != "relay":
         return {}
-    times = time_of_round(plan, *request.directions)
+    times = time_of_round(plan, *request.directions, server=request.server_speed)
     slowest = None if times.slowest is None else plan.placement.workers[times.slowest]
     return {
         "times": {

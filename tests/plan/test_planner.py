@@ -15,7 +15,7 @@ from asyncdmtl.errors import CodingError, PlacementError, PlanError, UsageError
 from asyncdmtl.plan import planner
 from asyncdmtl.plan.codes import matrices
 from asyncdmtl.plan.linear.planning import make_linear_plan
-from asyncdmtl.plan.parameters import STRATEGIES
+from asyncdmtl.plan.parameters import STRATEGIES, Strategy
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.planner import make_plan
@@ -132,7 +132,7 @@ def test_no_plan_is_handed_out_unchecked(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("strategy", ["central", "relay"])
-def test_silent_workers_are_tolerated_at_the_least_cost(strategy: str) -> None:
+def test_silent_workers_are_tolerated_at_the_least_cost(strategy: Strategy) -> None:
     placement, prices = Placement.cyclic(5, 5, 3), tuple(map(Fraction, (9, 1, 1, 1, 1)))
     plan, few = (make_plan(placement, strategy, silent=1, prices=each) for each in (prices, None))
     assert plan.silent == 1

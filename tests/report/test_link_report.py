@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,9 +11,10 @@ from support.clusters import run_cluster
 from support.problems import make_partitions, make_settings, run_options
 
 from asyncdmtl.learning.training import train
+from asyncdmtl.net.kernel import KernelCount
 from asyncdmtl.plan.links import Links
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.report.link_report import late_words, link_words, speed_words
+from asyncdmtl.report.link_report import late_words, link_words, speed_words, wire_shares
 from asyncdmtl.report.run_report import report_run
 from asyncdmtl.report.run_tables import show_run
 
@@ -35,7 +37,9 @@ async def a_report(strategy: str, links: Links, silent: int = 0) -> dict[str, An
 
 
 async def test_a_run_follows_the_speeds_of_its_links(capsys: pytest.CaptureFixture[str]) -> None:
-    report = await a_report("auto", Links(speeds=SPEEDS, down_speeds={"w4": Fraction(40)}))
+    report = await a_report(
+        "auto", Links(speeds=SPEEDS, down_speeds={"w4": Fraction(40)}, server=Fraction(250))
+    )
     assert report["strategy"] == "relay"
     links = report["links"]
     assert links["kind"] == "time"
@@ -45,7 +49,10 @@ async def test_a_run_follows_the_speeds_of_its_links(capsys: pytest.CaptureFixtu
     # Vectors of so few numbers travel in one range; w0 lacks more than others can send in that time.
     assert links["slowest"] == "w0"
     assert links["rows"] == pytest.approx(links["uplink"] + links["downlink"])
-    assert links["planned"] == links["rows"] + links["computing"] > links["rows"]
+    assert links["uplink"] < links["planned"] <= 1.05 * links["rows"] + links["computing"]
+    # Segments on the loopback are long.
+    assert 0.99 < links["payload_share"] < 1.0
+    assert links["server_speed"] == "250"
     assert links["measured"] > 0.0
     assert all(0.0 < entry["uplink_seconds"] <= entry["seconds"] for entry in report["rounds"])
     show_run(report)
@@ -87,6 +94,22 @@ async def test_measured_speeds_are_reported(capsys: pytest.CaptureFixture[str]) 
     assert all(speed["computing"] > 0.0 for speed in report["speeds"].values())
     show_run(report)
     assert "Measured in a round, links in Mbit/s:" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("links", "share"),
+    [
+        (Links(speeds=SPEEDS), 1448 / 1514),
+        (Links(speeds=SPEEDS, learned=True), 1.0),
+        (Links(prices=SPEEDS), 1.0),
+    ],
+)
+def test_headers_take_their_share_of_the_speeds_of_links_that_are_given(links: Links, share: float) -> None:
+    counts = {"w0": KernelCount(1, 1, 0, 1, 1, 9000), "w1": KernelCount(1, 1, 0, 1, 1, 1448)}
+    record: Any = SimpleNamespace(links=links, kernel=counts)
+    assert wire_shares(record) == pytest.approx((share, (1 - share) / 4))
+    record.kernel = {}
+    assert wire_shares(record) == (1.0, 0.0)
 
 
 def test_speeds_and_lateness_are_told_in_words() -> None:
