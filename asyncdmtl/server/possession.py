@@ -3,7 +3,8 @@
 A worker answers a challenge, which is a fresh random number, by a hash of its rows with the challenge as key
 (`digests.answer`). At the start, all workers answer the same challenge, and the answers of the holders of a
 partition are compared. Each worker answers a second challenge, which it alone is given: with this answer the
-server compares later workers. So the server needs no rows, and no answer is ever sent to a worker.
+server compares later workers. So the server needs no rows. No answer is ever sent to a worker, and a new
+start has a new challenge, so that a worker cannot repeat what another one has answered.
 
 This proves that a worker has the rows when it joins, or is helped by one that has them. It does not prove
 that the worker uses them in its updates.
