@@ -52,7 +52,12 @@ _wait_options = together(
         "Wait this long for the server to be up, at the start and whenever the connection is lost.",
     ),
     seconds_option("--start-timeout", 3600.0, "Wait this long for the start of the training."),
-    seconds_option("--round-timeout", 600.0, "Wait this long for the downlink of a round."),
+    seconds_option(
+        "--round-timeout",
+        600.0,
+        "Wait this long for the downlink of a round, and half as long again for a new plan without silent "
+        "workers.",
+    ),
     seconds_option("--silence-timeout", 10.0, "Give a server up that is silent for longer."),
 )
 

@@ -295,7 +295,7 @@ class Attachment:
 
     async def _receive(self, wanted: type[Answer]) -> Answer:
         """The parent's next message of the kind `wanted`; a new plan raises NewPlan instead."""
-        message: Answer | Assign = await self._up.receive((wanted, Assign), *self._limit)
+        message: Answer | Assign = await self._up.receive((wanted, Assign), *self._options.upward.reply_limit)
         if isinstance(message, Assign):
             raise NewPlan(message)
         return message

@@ -17,6 +17,10 @@ NO_PEERS = "none"
 # The most characters of a worker's name, as in the protocol.
 LONGEST_WORKER_NAME = 200
 
+# A worker waits for the server's reply this number of times `--round-timeout`. Both ends may have the same
+# timeout: the server then gives a silent worker up first, and has half of it to hand out a new plan.
+REPLY_TIMEOUTS = 1.5
+
 
 @dataclass(frozen=True)
 class WorkerOptions:
@@ -31,7 +35,8 @@ class WorkerOptions:
     start_timeout : float
         Seconds to wait for the first plan.
     round_timeout : float
-        Seconds to wait for the server's rows in a round, and until the server has received a message.
+        Seconds until the server has received a message. Its rows are waited for half as long again
+        (`reply_limit`).
     silence_timeout : float
         Seconds after which a server that sends nothing counts as lost.
     interface : str
@@ -75,6 +80,11 @@ class WorkerOptions:
     peer_listen: str = ""
     group_secret: bytes | None = field(default=None, repr=False)
     group_proofs: MemberProofs | None = field(default=None, repr=False)
+
+    @property
+    def reply_limit(self) -> tuple[float, str]:
+        """Seconds to wait for the server in a round, while it may give up another worker; and the option."""
+        return REPLY_TIMEOUTS * self.round_timeout, "--round-timeout"
 
     @property
     def blind(self) -> bool:

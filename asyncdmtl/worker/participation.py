@@ -258,7 +258,9 @@ class Participation:
             return await self._receive(Downlink)
         while True:
             wanted = Downlink, Restore, Assign
-            message: Downlink | Restore | Assign = await self._connection.receive(wanted, *self._round_limit)
+            message: Downlink | Restore | Assign = await self._connection.receive(
+                wanted, *self._options.reply_limit
+            )
             if isinstance(message, Assign):
                 raise NewPlan(message)
             if isinstance(message, Downlink):
@@ -309,7 +311,7 @@ class Participation:
 
     async def _receive_from_peers(self, exchange: PeerExchange) -> None:
         """Receive all vectors of a round from other workers."""
-        newer = await exchange.receive(self._state.round, self._counts_under, self._round_limit)
+        newer = await exchange.receive(self._state.round, self._counts_under, self._options.reply_limit)
         if newer is not None:
             raise NewPlan(newer)
 
@@ -323,7 +325,7 @@ class Participation:
         if group is None or not group.follows_plan:
             raise RemoteProtocolError(f"{connection.peer} sends rows to a group that is not listened to")
         count = len(side.down_ranges)
-        newer = asyncio.create_task(connection.receive((Assign,), *self._round_limit))
+        newer = asyncio.create_task(connection.receive((Assign,), *self._options.reply_limit))
         try:
             for i in range(count):
                 if not group.has(i):
@@ -375,7 +377,9 @@ class Participation:
 
     async def _receive(self, wanted: type[Answer]) -> Answer:
         """The next message of the kind `wanted`; a new plan raises NewPlan instead."""
-        message: Answer | Assign = await self._connection.receive((wanted, Assign), *self._round_limit)
+        message: Answer | Assign = await self._connection.receive(
+            (wanted, Assign), *self._options.reply_limit
+        )
         if isinstance(message, Assign):
             raise NewPlan(message)
         return message

@@ -13,6 +13,10 @@ def test_a_name_alone_is_enough() -> None:
     assert (options.max_wait, options.interface) == (60.0, "")
 
 
+def test_a_worker_waits_longer_than_a_server_with_the_same_timeout_for_a_silent_one() -> None:
+    assert WorkerOptions("w0", round_timeout=8.0).reply_limit == (12.0, "--round-timeout")
+
+
 @pytest.mark.parametrize(
     ("changes", "option"),
     [
