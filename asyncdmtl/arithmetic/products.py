@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from asyncdmtl.arithmetic import blas
 from asyncdmtl.arithmetic.sums import fold
-from asyncdmtl.arrays import Floats
+from asyncdmtl.arrays import Floats, Indices
 from asyncdmtl.errors import UsageError
 
 Scalar = TypeVar("Scalar", np.float64, np.float32)
@@ -142,7 +142,7 @@ class Factor:
         self._slices = np.concatenate(slices, axis=-1)
         self._units: NDArray[np.int32] = np.swapaxes(units, -1, -2)
 
-    def of(self, chosen: NDArray[np.bool_] | Sequence[int] | slice) -> Factor:
+    def of(self, chosen: NDArray[np.bool_] | Indices | Sequence[int] | slice) -> Factor:
         """The factor of some matrices of a stack, chosen along its first axis."""
         part = copy(self)
         if self._whole is not None:

@@ -94,6 +94,8 @@ def inverse(S: Floats) -> Floats:
     if blas.chosen():
         return blas.inverse(S)
     n = S.shape[-1]
+    if S.size == 0:
+        return np.zeros(S.shape)
     stack = S.reshape(-1, n, n)
     inverted = np.empty(stack.shape)
     at_once = max(1, _SWEPT // (n * n or 1))

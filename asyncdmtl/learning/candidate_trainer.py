@@ -36,6 +36,7 @@ from asyncdmtl.learning.descent import Descent
 from asyncdmtl.learning.newton_trainer import NEAR, NewtonTrainer
 from asyncdmtl.learning.outcome import Outcome, outcome_numbers, packed, unpacked
 from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.second_derivatives import Whole
 from asyncdmtl.learning.step import Columns
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.learning.trainer import Trainer, models_of_kinds
@@ -143,7 +144,7 @@ class CandidateTrainer(NewtonTrainer):
             losses, gradients = told.losses[p] * free, told.gradients[p] * free[..., None]
             H = told.second_derivatives(p)
             H[~free] = 0.0
-            self._models[p], better = descent.step(self._models[p], losses, gradients, H, rest)
+            self._models[p], better = descent.step(self._models[p], losses, gradients, Whole(H), rest)
             self._held[p] = np.where(better[1:], held[p], self._held[p])
         if self._paths.tries_second and self._iterate.steps >= _TRIED_TOO:
             self._follow()

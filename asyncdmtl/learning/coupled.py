@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +30,11 @@ from asyncdmtl.learning.penalties import (
     SparsePlusLowRank,
     squared_norm,
 )
-from asyncdmtl.learning.quadratic import Accuracy, Quadratics
+from asyncdmtl.learning.quadratic import Accuracy, Quadratics, QuadraticTerms
 from asyncdmtl.learning.splitting import Split, iterate, residual_gap, split
+
+Terms = TypeVar("Terms", bound=QuadraticTerms)
+Method = Callable[[QuadraticTerms, Floats, Accuracy, Floats | None], Split]
 
 # Relative to the objective.
 TOLERANCE = 1e-10
@@ -76,7 +80,7 @@ class Solution:
 
 def solve(
     coupling: Coupling,
-    quadratics: Quadratics,
+    quadratics: QuadraticTerms,
     strengths: Sequence[float] | Floats,
     *,
     tolerance: float = TOLERANCE,
@@ -89,7 +93,8 @@ def solve(
     ----------
     coupling : Coupling
         The coupling; its own strength is ignored.
-    quadratics : Quadratics
+    quadratics : QuadraticTerms
+        Those of low rank suit all couplings but "mean" and "clustered".
     strengths : (L,) sequence of float, or (K, L) float64 array
         λ, at least 0, perhaps for each data set. Those of a data set should be within a factor of ten. Of one
         place in the sequence, either all or none are 0.
@@ -108,6 +113,8 @@ def solve(
     given = np.asarray(strengths, dtype=np.float64)
     lambdas = np.broadcast_to(given, (len(quadratics.b), given.shape[-1]))
     accuracy = Accuracy(tolerance, enough)
+    if not isinstance(quadratics, Quadratics):
+        return _with_low_rank(coupling, quadratics, lambdas, accuracy, near)
     if isinstance(coupling, NoCoupling) or (not lambdas.any() and not isinstance(coupling, PlainMean)):
         return _certified(quadratics, _for_all(direct.apart(quadratics), lambdas), lambdas, ())
     if isinstance(coupling, PlainMean):
@@ -133,14 +140,63 @@ def solve(
         found = interior.solve(coupling, quadratics, lambdas, accuracy)
         return Solution(found.W, found.value, found.gap)
 
-    def one(quadratics: Quadratics, lambdas: Floats, accuracy: Accuracy, near: Floats | None) -> Split:
+    return _in_groups(_by_penalty(coupling), quadratics, lambdas, accuracy, near)
+
+
+def _with_low_rank(
+    coupling: Coupling, quadratics: QuadraticTerms, lambdas: Floats, accuracy: Accuracy, near: Floats | None
+) -> Solution:
+    """Solve a problem whose matrices are diagonal but for few directions, by products with them alone."""
+    if isinstance(coupling, NoCoupling | Ridge) or not lambdas.any():
+        found = [
+            quadratics.resolvent(strength).times(quadratics.b[:, None])[:, 0]
+            for strength in (0.0 * lambdas if isinstance(coupling, NoCoupling) else lambdas).T
+        ]
+        W = np.stack(found, axis=1)
+        if isinstance(coupling, Ridge):
+            return _shrunk(quadratics, W, lambdas)
+        return _certified(quadratics, W, lambdas, ())
+    if type(coupling) in _PENALTIES:
+        return _in_groups(_by_penalty(coupling), quadratics, lambdas, accuracy, near)
+    T = quadratics.b.shape[1]
+    if isinstance(coupling, MeanRegularised):
+        edges: Sequence[tuple[int, int, float]] = [(s, t, 1.0 / T) for s in range(T) for t in range(s + 1, T)]
+    elif isinstance(coupling, ChainLaplacian | GraphLaplacian):
+        edges = _edges(coupling, T)
+    else:
+        raise UsageError("coupling", "must not be mean or clustered with matrices of low rank", coupling)
+    return _in_groups(_by_smoothness(T, edges), quadratics, lambdas, accuracy, near)
+
+
+def _by_penalty(coupling: Coupling) -> Method:
+    """Splitting with the penalty of a coupling."""
+
+    def one(quadratics: QuadraticTerms, lambdas: Floats, accuracy: Accuracy, near: Floats | None) -> Split:
         penalty = _PENALTIES[type(coupling)](lambdas, coupling.arithmetic)
         return split(quadratics, penalty, _weights(penalty, quadratics), accuracy, near)
 
-    return _in_groups(one, quadratics, lambdas, accuracy, near)
+    return one
 
 
-def _weights(penalty: Penalty, quadratics: Quadratics) -> Floats:
+def _by_smoothness(tasks: int, edges: Sequence[tuple[int, int, float]]) -> Method:
+    """Splitting with the penalty of a graph."""
+
+    def one(quadratics: QuadraticTerms, lambdas: Floats, accuracy: Accuracy, near: Floats | None) -> Split:
+        penalty = Smoothness(lambdas, *laplacian_spectrum(tasks, edges))
+        scales = quadratics.scales
+        rho = np.clip(np.sqrt(_middle(lambdas) / scales), 0.05, 1.6) * scales
+        return split(quadratics, penalty, rho, accuracy, near, residuals=True)
+
+    return one
+
+
+def _edges(coupling: ChainLaplacian | GraphLaplacian, tasks: int) -> Sequence[tuple[int, int, float]]:
+    if isinstance(coupling, GraphLaplacian):
+        return coupling.edges
+    return tuple((t, t + 1, 1.0) for t in range(tasks - 1))
+
+
+def _weights(penalty: Penalty, quadratics: QuadraticTerms) -> Floats:
     """`ρ` (K,) of the splitting: grows with the root of λ; by trial on the school data."""
     scales = quadratics.scales
     if isinstance(penalty, HalfSquaredNuclear):
@@ -178,7 +234,7 @@ def _with_zeros(coupling: Coupling, quadratics: Quadratics, lambdas: Floats, acc
     return Solution(W, value, gap)
 
 
-def _shrunk(quadratics: Quadratics, W: Floats, lambdas: Floats) -> Solution:
+def _shrunk(quadratics: QuadraticTerms, W: Floats, lambdas: Floats) -> Solution:
     """Value and residual under squares of models."""
     products, pull = quadratics.products(W), lambdas[:, :, None, None]
     residual = products - quadratics.b[:, None] + pull * W
@@ -187,7 +243,7 @@ def _shrunk(quadratics: Quadratics, W: Floats, lambdas: Floats) -> Solution:
 
 
 def _certified(
-    quadratics: Quadratics, W: Floats, lambdas: Floats, edges: Sequence[tuple[int, int, float]] | None
+    quadratics: QuadraticTerms, W: Floats, lambdas: Floats, edges: Sequence[tuple[int, int, float]] | None
 ) -> Solution:
     """Value and residual under squares of differences along edges, or, without edges, from the mean."""
     products = quadratics.products(W)
@@ -216,10 +272,7 @@ def _on_graph(
 ) -> Solution:
     """Solve for a graph: by elimination if the eliminated graph stays sparse, else by splitting."""
     K, T, C = quadratics.b.shape
-    if isinstance(coupling, GraphLaplacian):
-        edges = coupling.edges
-    else:
-        edges = tuple((t, t + 1, 1.0) for t in range(T - 1))
+    edges = _edges(coupling, T)
     order = direct.elimination(T, edges)
     if order.blocks * K * C * C <= _BLOCKS:
         at_once = max(1, _BLOCKS // (order.blocks * K * C * C or 1))
@@ -227,18 +280,12 @@ def _on_graph(
         W = np.concatenate([direct.along_edges(quadratics, part, edges, order) for part in parts], axis=1)
         return _certified(quadratics, W, lambdas, edges)
 
-    def one(quadratics: Quadratics, lambdas: Floats, accuracy: Accuracy, near: Floats | None) -> Split:
-        penalty = Smoothness(lambdas, *laplacian_spectrum(T, edges))
-        scales = quadratics.scales
-        rho = np.clip(np.sqrt(_middle(lambdas) / scales), 0.05, 1.6) * scales
-        return split(quadratics, penalty, rho, accuracy, near, residuals=True)
-
-    return _in_groups(one, quadratics, lambdas, accuracy, near)
+    return _in_groups(_by_smoothness(T, edges), quadratics, lambdas, accuracy, near)
 
 
 def _in_groups(
-    one: Callable[[Quadratics, Floats, Accuracy, Floats | None], Split],
-    quadratics: Quadratics,
+    one: Callable[[Terms, Floats, Accuracy, Floats | None], Split],
+    quadratics: Terms,
     lambdas: Floats,
     accuracy: Accuracy,
     near: Floats | None,

@@ -15,13 +15,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from asyncdmtl.arithmetic import solving
 from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Floats, Indices
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.coupled import solve
 from asyncdmtl.learning.couplings.base import Coupling
-from asyncdmtl.learning.quadratic import Quadratics, apply, column_shares
+from asyncdmtl.learning.quadratic import column_shares, quadratic_terms
+from asyncdmtl.learning.second_derivatives import SecondDerivatives
 
 # The share of the largest second derivative that is added to the diagonal, so that models do not move in
 # directions in which the data have no variance; less for far smaller columns (`column_shares`).
@@ -86,15 +86,22 @@ class Descent:
         self.coupled, self.fixed, self._floor = coupled, fixed, floor
 
     def step(
-        self, here: Floats, losses: Floats, gradients: Floats, H: Floats, rest: Floats | None = None
+        self,
+        here: Floats,
+        losses: Floats,
+        gradients: Floats,
+        H: SecondDerivatives,
+        rest: Floats | None = None,
     ) -> tuple[Floats, NDArray[np.bool_]]:
         """Take a step with every data set.
 
         Parameters
         ----------
         here : (K, T, d) float64 array
-        losses, gradients, H : (K, T), (K, T, d) and (K, T, d, d) float64 arrays
-            Those of tasks at `here`; second derivatives are symmetric to the last bit.
+        losses, gradients : (K, T) and (K, T, d) float64 arrays
+            Those of tasks at `here`.
+        H : SecondDerivatives
+            Of the losses there.
         rest : (K,) float64 array, optional
             Data sets whose last step promised at most this share of the objective take no more.
 
@@ -121,12 +128,11 @@ class Descent:
         on = np.flatnonzero(better)
         self.best[on], self.objective[on] = here[on], value[on]
         self.losses[on], self.gradients[on] = losses[on], gradients[on]
-        diagonals = np.einsum("ktii->kti", H)[:, :, : self.coupled]
-        flat = np.abs(diagonals).max(axis=(1, 2), initial=0.0) < _FLAT
+        flat = np.abs(H.diagonals[:, :, : self.coupled]).max(axis=(1, 2), initial=0.0) < _FLAT
         self.promised[on[flat[on]]] = self.gap[on[flat[on]]] = 0.0
         on = on[~(self.near(share) | flat)[on]]
         if len(on):
-            following[on] = self._solved(on, H[on], share[on], penalties[on])
+            following[on] = self._solved(on, H.of(on), share[on], penalties[on])
         return following, better
 
     def rests(self, here: Floats, rest: Floats) -> NDArray[np.bool_]:
@@ -157,34 +163,31 @@ class Descent:
     def _parts(self) -> tuple[Floats, ...]:
         return self.best, self.losses, self.gradients, self.objective, self.promised, self.gap
 
-    def _solved(self, on: Indices, H: Floats, rest: Floats, penalties: Floats) -> Floats:
+    def _solved(self, on: Indices, H: SecondDerivatives, rest: Floats, penalties: Floats) -> Floats:
         """The models at which the quadratic models of all losses, with the penalty, are least.
 
         `penalties` are those of the models from which the step goes.
         """
         C, here, gradients = self.coupled, self.best[on], self.gradients[on]
+        sizes = np.abs(H.diagonals)
         A, g = H, gradients
         share = slope = np.zeros(here.shape[:2])
         if free := here.shape[2] > C:
             # An intercept that no coupling touches is at its best, whatever the others are.
-            pull, row, slope = H[:, :, C, C], H[:, :, C, :C], gradients[:, :, C]
-            firm = pull > 1e-12 * (1e-300 + np.abs(H).max(axis=(2, 3)))
+            (pull, row), slope = H.intercepts, gradients[:, :, C]
+            firm = pull > 1e-12 * (1e-300 + sizes.max(axis=2))
             share = np.where(firm, 1.0, 0.0) / np.where(firm, pull, 1.0)
-            # Of symmetric terms, so that the difference is symmetric to the last bit.
-            outer = row[..., :, None] * row[..., None, :]
-            outer *= share[..., None, None]
-            A = np.subtract(H[:, :, :C, :C], outer, out=outer)
+            A = H.eliminated(share)
             g = gradients[:, :, :C] - (share * slope)[..., None] * row
         # Not of `A`: if a single row has curvature, that is a rounding error about 0.
-        sizes = np.abs(np.einsum("ktii->kti", H)[:, :, :C]).max(axis=1, initial=0.0)
+        sizes = sizes[:, :, :C].max(axis=1, initial=0.0)
         scale = np.maximum(sizes.max(axis=1, initial=0.0), _FLAT)
         ridge = _RIDGE * scale[:, None] * column_shares(sizes)
-        A = A if free else A.copy()
-        np.einsum("ktii->kti", A)[:] += ridge[:, None]
+        A = A.plus(ridge[:, None])
         w = np.ascontiguousarray(here[:, :, :C])
-        b = apply(A, w[:, None])[:, 0] - g
-        c = np.maximum(total(b * solving.solve(A, b), 2), 0.0)
-        quadratics = Quadratics(A, b, c)
+        b = A.times(w[:, None])[:, 0] - g
+        c = np.maximum(total(b * A.solved(b), 2), 0.0)
+        quadratics = quadratic_terms(A, b, c)
         size = np.abs(self.objective[on])
         enough = np.maximum(
             np.maximum(_LEAST, _SHARE * rest) * size, _SHARE * np.minimum(self.promised[on], size)

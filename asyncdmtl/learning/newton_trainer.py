@@ -28,7 +28,8 @@ from asyncdmtl.learning.curvature import SecondOrderWire, at_intercepts, log_mea
 from asyncdmtl.learning.descent import Descent
 from asyncdmtl.learning.iterate import only_rounding
 from asyncdmtl.learning.problem import LOCAL_MODELS, PROGRESS_BYTES, SIZES, Problem
-from asyncdmtl.learning.secants import Secants
+from asyncdmtl.learning.secants import Secants, has_low_rank
+from asyncdmtl.learning.second_derivatives import SecondDerivatives, Whole
 from asyncdmtl.learning.shared_solutions import shared
 from asyncdmtl.learning.step import Columns
 from asyncdmtl.learning.tasks import Partition
@@ -87,7 +88,7 @@ class NewtonTrainer(Trainer):
                 return
             here[:, -1], losses, gradients, H = at_intercepts(gradients, H, self._fixed[0])
         if self._secants is None:
-            self._share(vectors, lambda: self._descend(here, losses, gradients, H))
+            self._share(vectors, lambda: self._descend(here, losses, gradients, Whole(H[None])))
         else:
             if math.isfinite(self._descent.objective[0]):
                 self._secants.add(here - self._descent.best[0], gradients - self._descent.gradients[0])
@@ -124,8 +125,8 @@ class NewtonTrainer(Trainer):
         self.move(models)
         self._iterate.residual = math.inf
 
-    def _descend(self, here: Floats, losses: Floats, gradients: Floats, H: Floats) -> None:
-        following, better = self._descent.step(here[None], losses[None], gradients[None], H[None])
+    def _descend(self, here: Floats, losses: Floats, gradients: Floats, H: SecondDerivatives) -> None:
+        following, better = self._descent.step(here[None], losses[None], gradients[None], H)
         if better[0]:
             self._iterate.residual = self._residual_of(self._descent)
         self.move(following[0])
@@ -228,7 +229,8 @@ class NewtonTrainer(Trainer):
         if problem.d > problem.coupled:
             first[:, -1] = problem.loss.curvature
         curvature = problem.loss.curvature
-        return Secants(steepest + curvature, first, problem.coupled, curvature)
+        low_rank = has_low_rank(problem.settings.coupling, *first.shape)
+        return Secants(steepest + curvature, first, problem.coupled, curvature, low_rank=low_rank)
 
     def move(self, following: Floats) -> None:
         """Go to these models (T, d); DataError if they outgrow the run's dtype."""

@@ -23,7 +23,7 @@ from asyncdmtl.learning.couplings.registry import make_coupling
 from asyncdmtl.learning.curvature import SecondOrderWire
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.outcome import outcome_numbers
-from asyncdmtl.learning.secants import pairs_kept
+from asyncdmtl.learning.secants import has_low_rank, pairs_kept
 from asyncdmtl.learning.settings import AUTO, Choice, Settings
 from asyncdmtl.learning.statistics import StatisticsWire, pool
 from asyncdmtl.learning.tasks import PartitionInfo, check_infos
@@ -216,8 +216,9 @@ class Problem:
             firsts = len(self.candidate_intercepts) * len(self.couplings)
             numbers = self.wire.state_numbers(T, firsts) + outcome_numbers(self.settings)
             return self.iterate_bytes + 8 * numbers
-        pairs = 0 if self.wire.curvature else (1 + 2 * pairs_kept(T, d)) * T * d
-        return self.iterate_bytes + 8 * (descent_numbers((1, T, d)) + pairs)
+        low_rank = has_low_rank(self.settings.coupling, T, d)
+        kept = 0 if self.wire.curvature else 1 + 2 * pairs_kept(T, d, low_rank=low_rank)
+        return self.iterate_bytes + 8 * (descent_numbers((1, T, d)) + kept * T * d)
 
     @property
     def iterate_bytes(self) -> int:

@@ -10,10 +10,11 @@ that of `asyncdmtl.arithmetic`: all workers that solve a problem get the same bi
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from asyncdmtl.arithmetic.products import Factor, matmul
 from asyncdmtl.arithmetic.sums import mean, total
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
+from asyncdmtl.learning.second_derivatives import Chosen, LowRank, SecondDerivatives, Whole
 
 # The ratio of second derivatives above which a column counts as far smaller than others; and the least share
 # of a ridge, so that its inverse does not drown other numbers.
@@ -48,18 +50,87 @@ class Accuracy(NamedTuple):
         return Accuracy(self.relative, absolute[chosen]) if isinstance(absolute, np.ndarray) else self
 
 
-@dataclass(frozen=True, eq=False)
-class Quadratics:
+class Resolvent(Protocol):
+    """The matrices `(A_t + ρ I)⁻¹` of some data sets."""
+
+    def times(self, W: Floats) -> Floats:
+        """Products with models (K, L, T, C)."""
+
+    def of(self, chosen: Chosen) -> Self:
+        """Those of some of the data sets."""
+
+
+class QuadraticTerms(ABC):
     """`K` data sets of the same `T` tasks: `f(W) = Σ_t (½ w_tᵀ A_t w_t − b_tᵀ w_t + ½ c_t)` of each.
+
+    Attributes
+    ----------
+    b : (K, T, C) float64 array
+        Each in the range of its `A`.
+    c : (K, T) float64 array
+        At least `b_tᵀ A_t⁺ b_t`, as `yᵀy / n` is for least squares: `f` is then never negative.
+    """
+
+    b: Floats
+    c: Floats
+
+    @property
+    @abstractmethod
+    def diagonals(self) -> Floats:
+        """The diagonals (K, T, C) of all `A`."""
+
+    @abstractmethod
+    def of(self, chosen: Chosen) -> Self:
+        """The terms of the `chosen` data sets."""
+
+    @abstractmethod
+    def products(self, W: Floats) -> Floats:
+        """`A_t w_t` for models (K, L, T, C), of `L` strengths for each data set."""
+
+    @abstractmethod
+    def resolvent(self, rho: Floats) -> Resolvent:
+        """`(A_t + ρ I)⁻¹` with `ρ` (K,) of each data set."""
+
+    @property
+    def scale(self) -> float:
+        """The mean of the diagonals of all `A`; 1 if the mean is 0."""
+        diagonals = self.diagonals
+        return float(total(diagonals.reshape(-1), 0)) / diagonals.size or 1.0
+
+    @cached_property
+    def shares(self) -> Floats:
+        """`column_shares` (C,) of the mean diagonals of all `A`."""
+        return column_shares(mean(self.diagonals.reshape(-1, self.b.shape[2]), 0))
+
+    @property
+    def scales(self) -> Floats:
+        """The `scale` (K,) of each data set."""
+        diagonals = self.diagonals.reshape(len(self.b), -1)
+        means = total(diagonals, 1) / diagonals.shape[1]
+        return np.where(means > 0.0, means, 1.0)
+
+    def value(self, W: Floats, AW: Floats | None = None) -> Floats:
+        """`f` (K, L) of models (K, L, T, C); `AW` are their `products`, if they are known."""
+        AW = self.products(W) if AW is None else AW
+        terms = W * (0.5 * AW - self.b[:, None])
+        return total(total(terms, 3) + 0.5 * self.c[:, None, :], 2)
+
+    def _check(self, parts: Sequence[Floats], n: int) -> None:
+        shape = self.b.shape
+        if len(shape) != 3 or shape[2] != n or self.c.shape != shape[:2]:
+            raise UsageError("b and c", f"must be (K, T, {n}) and (K, T)", (shape, self.c.shape))
+        if not all(np.isfinite(part).all() for part in (*parts, self.b, self.c)):
+            raise UsageError("A, b and c", "must be finite", shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Quadratics(QuadraticTerms):
+    """Terms with whole matrices.
 
     Attributes
     ----------
     A : (K, T, C, C) float64 array
         Symmetric and positive semidefinite.
-    b : (K, T, C) float64 array
-        Each in the range of its `A`.
-    c : (K, T) float64 array
-        At least `b_tᵀ A_t⁺ b_t`, as `yᵀy / n` is for least squares: `f` is then never negative.
 
     Raises
     ------
@@ -72,33 +143,17 @@ class Quadratics:
     c: Floats
 
     def __post_init__(self) -> None:
-        shape = self.b.shape
-        if self.A.shape != (*shape, shape[-1]) or self.c.shape != shape[:-1] or len(shape) != 3:
-            shapes = self.A.shape, shape, self.c.shape
-            raise UsageError("A, b and c", "must be (K, T, C, C), (K, T, C) and (K, T)", shapes)
-        if not all(np.isfinite(part).all() for part in (self.A, self.b, self.c)):
-            raise UsageError("A, b and c", "must be finite", shape)
+        if self.A.shape != (*self.b.shape, self.b.shape[-1]):
+            raise UsageError("A and b", "must be (K, T, C, C) and (K, T, C)", (self.A.shape, self.b.shape))
+        self._check([self.A], self.A.shape[-1])
 
     @property
-    def scale(self) -> float:
-        """The mean of the diagonals of all `A`; 1 if the mean is 0."""
-        diagonals = np.einsum("ktii->kti", self.A)
-        return float(total(diagonals.reshape(-1), 0)) / diagonals.size or 1.0
+    def diagonals(self) -> Floats:
+        """The diagonals (K, T, C) of all `A`."""
+        diagonals: Floats = np.einsum("ktii->kti", self.A)
+        return diagonals
 
-    @cached_property
-    def shares(self) -> Floats:
-        """`column_shares` (C,) of the mean diagonals of all `A`."""
-        diagonals = np.einsum("ktii->kti", self.A).reshape(-1, self.b.shape[2])
-        return column_shares(mean(diagonals, 0))
-
-    @property
-    def scales(self) -> Floats:
-        """The `scale` (K,) of each data set."""
-        diagonals = np.einsum("ktii->kti", self.A).reshape(len(self.A), -1)
-        means = total(diagonals, 1) / diagonals.shape[1]
-        return np.where(means > 0.0, means, 1.0)
-
-    def of(self, chosen: NDArray[np.bool_] | Sequence[int] | slice) -> Quadratics:
+    def of(self, chosen: Chosen) -> Quadratics:
         """The quadratics of the `chosen` data sets."""
         part = Quadratics(self.A[chosen], self.b[chosen], self.c[chosen])
         if "_factor" in self.__dict__:
@@ -109,11 +164,9 @@ class Quadratics:
         """`A_t w_t` for models (K, L, T, C), of `L` strengths for each data set."""
         return apply(self._factor, W)
 
-    def value(self, W: Floats, AW: Floats | None = None) -> Floats:
-        """`f` (K, L) of models (K, L, T, C); `AW` are their `products`, if they are known."""
-        AW = self.products(W) if AW is None else AW
-        terms = W * (0.5 * AW - self.b[:, None])
-        return total(total(terms, 3) + 0.5 * self.c[:, None, :], 2)
+    def resolvent(self, rho: Floats) -> Resolvent:
+        """`(A_t + ρ I)⁻¹` with `ρ` (K,) of each data set."""
+        return _Inverse(Factor(inverse(self.A, rho[:, None])))
 
     def spectra(self, arithmetic: Arithmetic) -> tuple[Floats, Floats]:
         """Eigenvalues (K, T, C) and eigenvectors of all `A`, kept for the next time."""
@@ -130,6 +183,61 @@ class Quadratics:
     def _factor(self) -> Factor:
         """`A`, prepared for many products."""
         return Factor(self.A)
+
+
+@dataclass(frozen=True, eq=False)
+class LowRankQuadratics(QuadraticTerms):
+    """Terms with matrices that are diagonal but for few directions.
+
+    Attributes
+    ----------
+    A : LowRank
+    """
+
+    A: LowRank
+    b: Floats
+    c: Floats
+
+    def __post_init__(self) -> None:
+        self._check([self.A.diagonal, self.A.P, self.A.S], self.A.diagonal.shape[-1])
+
+    @property
+    def diagonals(self) -> Floats:
+        """The diagonals (K, T, C) of all `A`."""
+        return self.A.diagonals
+
+    def of(self, chosen: Chosen) -> LowRankQuadratics:
+        """The terms of the `chosen` data sets."""
+        return LowRankQuadratics(self.A.of(chosen), self.b[chosen], self.c[chosen])
+
+    def products(self, W: Floats) -> Floats:
+        """`A_t w_t` for models (K, L, T, C), of `L` strengths for each data set."""
+        return self.A.times(W)
+
+    def resolvent(self, rho: Floats) -> Resolvent:
+        """`(A_t + ρ I)⁻¹` with `ρ` (K,) of each data set."""
+        return self.A.plus(rho[:, None, None]).inverse()
+
+
+def quadratic_terms(A: SecondDerivatives, b: Floats, c: Floats) -> QuadraticTerms:
+    """The terms with such matrices, by their form."""
+    if isinstance(A, Whole):
+        return Quadratics(A.A, b, c)
+    assert isinstance(A, LowRank)
+    return LowRankQuadratics(A, b, c)
+
+
+class _Inverse:
+    """A resolvent from whole matrices."""
+
+    def __init__(self, factor: Factor) -> None:
+        self._factor = factor
+
+    def times(self, W: Floats) -> Floats:
+        return apply(self._factor, W)
+
+    def of(self, chosen: Chosen) -> _Inverse:
+        return _Inverse(self._factor.of(chosen))
 
 
 def column_shares(sizes: Floats) -> Floats:

@@ -19,6 +19,7 @@ from asyncdmtl.arithmetic.solving import positive_definite
 from asyncdmtl.arithmetic.sums import norm, total
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
+from asyncdmtl.learning.second_derivatives import LowRank, SecondDerivatives, Whole
 
 # The pairs that are kept for each task: at least so many, and so many for each number of a model. As many as
 # numbers make the metric exact; the newest are often too near to each other to be all of use.
@@ -26,6 +27,13 @@ _FEWEST_PAIRS, _PAIRS_A_NUMBER = 30, 1.5
 
 # The most numbers of all pairs, by which long vectors have fewer: 32 MB.
 _NUMBERS = 1 << 22
+
+# The most numbers of all tasks' metrics as whole matrices: 8 MB. Solving with larger ones takes seconds in
+# each round.
+METRIC_NUMBERS = 1 << 20
+
+# Couplings whose problems `coupled` solves with whole matrices only.
+WITH_WHOLE_MATRICES = ("mean", "clustered")
 
 # How often the share of newer pairs is removed from a pair.
 _TIMES = 2
@@ -49,10 +57,20 @@ _EMPTY = 1e-24
 # that rounding makes no eigenvalue negative; both as shares of the largest that is possible.
 _UNKNOWN, _RIDGE = 1e-4, 1e-9
 
+Pair = tuple[Floats, Floats, Floats, Floats, NDArray[np.bool_]]
 
-def pairs_kept(tasks: int, d: int) -> int:
+
+def has_low_rank(coupling: str, tasks: int, d: int) -> bool:
+    """Whether metrics are kept as what pairs tell, because whole matrices would be too large.
+
+    Some couplings can be solved with whole matrices only (`coupled`).
+    """
+    return tasks * d * d > METRIC_NUMBERS and coupling not in WITH_WHOLE_MATRICES
+
+
+def pairs_kept(tasks: int, d: int, *, low_rank: bool) -> int:
     """The most pairs in the memory, for models of `d` numbers."""
-    useful = max(_FEWEST_PAIRS, int(_PAIRS_A_NUMBER * d))
+    useful = _FEWEST_PAIRS if low_rank else max(_FEWEST_PAIRS, int(_PAIRS_A_NUMBER * d))
     return max(2, min(useful, _NUMBERS // (2 * tasks * d or 1)))
 
 
@@ -72,15 +90,20 @@ class Secants:
         Numbers of a model before its free intercept, for which the metric begins as in `first`.
     curvature : float
         The largest second derivative of the loss by the score.
+    low_rank : bool
+        Whether the metric is made as matrices that are diagonal but for few directions.
     """
 
-    def __init__(self, bounds: Floats, first: Floats, coupled: int, curvature: float) -> None:
+    def __init__(
+        self, bounds: Floats, first: Floats, coupled: int, curvature: float, *, low_rank: bool = False
+    ) -> None:
         self._given, self._coupled, self._curvature = (bounds, first), coupled, curvature
+        self._has_low_rank = low_rank
         T, d = first.shape
         self._scales = np.ones((T, d))
         self._bound()
         # Steps and changes of gradients, the newest last; 0 where there is no pair.
-        self._pairs = np.zeros((pairs_kept(T, d), 2, T, d))
+        self._pairs = np.zeros((pairs_kept(T, d, low_rank=low_rank), 2, T, d))
 
     def scale(self, squares: Floats) -> None:
         """Take the roots of the mean squares (T, d) of all columns as scales, before there are pairs."""
@@ -93,9 +116,13 @@ class Secants:
         """Remember a pair (T, d) each, in place of the oldest."""
         self._pairs = np.concatenate([self._pairs[1:], np.stack([s * self._scales, y / self._scales])[None]])
 
-    def metric(self) -> Floats:
-        """Positive definite matrices (T, d, d), symmetric to the last bit."""
-        return self._metric() * (self._scales[:, :, None] * self._scales[:, None, :])
+    def metric(self) -> SecondDerivatives:
+        """The metrics of all tasks, as those of one data set."""
+        if not self._has_low_rank:
+            return Whole((self._metric() * (self._scales[:, :, None] * self._scales[:, None, :]))[None])
+        found = self._low_rank()
+        scaled = found.diagonal * np.square(self._scales), found.P * self._scales[:, :, None]
+        return LowRank(*scaled, found.S)
 
     def _bound(self) -> None:
         """Set the bounds and the first diagonals, for scaled columns if there are scales.
@@ -116,14 +143,8 @@ class Secants:
 
     def _metric(self) -> Floats:
         """Positive definite matrices (T, d, d) of scaled columns."""
-        pairs = self._conjugate()
-        d = self._first.shape[1]
-        start = self._first.copy()
-        if pairs:
-            # Directions of which nothing is known count as no steeper than the flattest known one.
-            flattest = np.min([np.where(use, sy / ss, np.inf) for _, _, sy, ss, use in pairs], axis=0)
-            known = np.isfinite(flattest)
-            start[known, : self._coupled] = np.maximum(flattest, _UNKNOWN * self._bounds)[known, None]
+        pairs, start = self._begun()
+        d = start.shape[1]
         B: Floats = start[:, :, None] * np.eye(d)
         for s, y, sy, _, use in reversed(pairs):
             Bs = matmul(B, s[:, :, None])[:, :, 0]
@@ -135,6 +156,36 @@ class Secants:
             B -= down[:, None, None] * Bs[:, :, None] * Bs[:, None, :]
         B = 0.5 * (B + np.swapaxes(B, 1, 2)) + (_RIDGE * self._bounds)[:, None, None] * np.eye(d)
         return np.where(positive_definite(B)[:, None, None], B, self._first[:, :, None] * np.eye(d))
+
+    def _low_rank(self) -> LowRank:
+        """The same matrices as `_metric`, of which only what pairs tell is computed."""
+        pairs, start = self._begun()
+        T, d = start.shape
+        P, signs = np.zeros((T, d, 2 * len(pairs))), np.zeros((T, 2 * len(pairs)))
+        for m, (s, y, sy, _, use) in enumerate(reversed(pairs)):
+            known = signs[:, : 2 * m] * matmul(s[:, None], P[:, :, : 2 * m])[:, 0]
+            Bs = start * s + matmul(P[:, :, : 2 * m], known[:, :, None])[:, :, 0]
+            sBs = total(s * Bs, 1)
+            use = use & (sBs > 0.0)
+            for at, (vector, size, sign) in enumerate(((y, sy, 1.0), (Bs, sBs, -1.0))):
+                share = np.where(use, 1.0, 0.0) / np.sqrt(np.where(use, size, 1.0))
+                P[:, :, 2 * m + at] = share[:, None] * vector
+                signs[:, 2 * m + at] = np.where(use, sign, 0.0)
+        diagonal = start + (_RIDGE * self._bounds)[:, None]
+        S = signs[:, :, None] * np.eye(signs.shape[1])
+        found = LowRank(diagonal[None], P[None], S[None])
+        firm = found.positive()[..., None, None]
+        return LowRank(np.where(firm[..., 0], diagonal, self._first), np.where(firm, P, 0.0), found.S)
+
+    def _begun(self) -> tuple[list[Pair], Floats]:
+        """Conjugate pairs, and the diagonals (T, d) of the metrics without them."""
+        pairs, start = self._conjugate(), self._first.copy()
+        if pairs:
+            # Directions of which nothing is known count as no steeper than the flattest known one.
+            flattest = np.min([np.where(use, sy / ss, np.inf) for _, _, sy, ss, use in pairs], axis=0)
+            known = np.isfinite(flattest)
+            start[known, : self._coupled] = np.maximum(flattest, _UNKNOWN * self._bounds)[known, None]
+        return pairs, start
 
     def state(self) -> Floats:
         """Scales and all pairs as one vector."""
@@ -151,9 +202,9 @@ class Secants:
         self._pairs = pairs.reshape(self._pairs.shape).copy()
         self._bound()
 
-    def _conjugate(self) -> list[tuple[Floats, Floats, Floats, Floats, NDArray[np.bool_]]]:
+    def _conjugate(self) -> list[Pair]:
         """Conjugate pairs, the newest first: `s`, `y`, `sᵀy`, `sᵀs`, and for which tasks (T,) they count."""
-        found: list[tuple[Floats, Floats, Floats, Floats, NDArray[np.bool_]]] = []
+        found: list[Pair] = []
         P, _, T, d = self._pairs.shape
         # Those found, one after another in memory, and for each the reciprocal of `sᵀy`, or 0.
         newer, changes, shares = np.zeros((T, P, d)), np.zeros((T, P, d)), np.zeros((T, P))

@@ -15,12 +15,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from asyncdmtl.arithmetic.products import Factor
 from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.anderson import Anderson
 from asyncdmtl.learning.penalties import Penalty, squared_norm
-from asyncdmtl.learning.quadratic import Accuracy, Quadratics, apply, inverse
+from asyncdmtl.learning.quadratic import Accuracy, QuadraticTerms
 
 # The most iterations, and the number of iterations between two computations of the gap.
 _ITERATIONS, _EVERY = 1500, 3
@@ -65,21 +64,21 @@ class Sum:
 
     Parameters
     ----------
-    quadratics : Quadratics
+    quadratics : QuadraticTerms
     rho : (K,) float64 array
         The weights of the splitting, above 0.
     parts : int
     """
 
-    def __init__(self, quadratics: Quadratics, rho: Floats, parts: int) -> None:
+    def __init__(self, quadratics: QuadraticTerms, rho: Floats, parts: int) -> None:
         self._quadratics, self._rho, self._parts = quadratics, rho, parts
-        self._M = Factor(inverse(quadratics.A, rho[:, None] / parts))
+        self._M = quadratics.resolvent(rho / parts)
 
     def prox(self, X: Floats) -> Floats:
         """The prox, which moves all parts alike."""
         given = self.models(X)
         pull = (self._rho / self._parts)[:, None, None, None]
-        best = apply(self._M, self._quadratics.b[:, None] + pull * given)
+        best = self._M.times(self._quadratics.b[:, None] + pull * given)
         if self._parts == 1:
             return best[:, :, None]
         moved: Floats = X + ((best - given) / self._parts)[:, :, None]
@@ -118,7 +117,7 @@ class SmoothSum(Sum):
 
 
 def split(
-    quadratics: Quadratics,
+    quadratics: QuadraticTerms,
     penalty: Penalty,
     rho: Floats,
     accuracy: Accuracy,
@@ -130,7 +129,7 @@ def split(
 
     Parameters
     ----------
-    quadratics : Quadratics
+    quadratics : QuadraticTerms
     penalty : Penalty
         The penalty on `W`, or on its parts. The call changes it.
     rho : (K,) float64 array
@@ -191,7 +190,7 @@ def iterate(smooth: Smooth, penalty: Penalty, rho: Floats, S: Floats, accuracy: 
     return ended
 
 
-def duality_gap(quadratics: Quadratics, value: Floats, V: Floats, s: Floats, conjugate: Floats) -> Floats:
+def duality_gap(quadratics: QuadraticTerms, value: Floats, V: Floats, s: Floats, conjugate: Floats) -> Floats:
     """How far (K, L) the objectives `value` are at most from the minimum.
 
     The dual point is `s Z` with `Z = −∇f(V)` at some models `V` (K, L, T, C); `conjugate` is that of the

@@ -16,6 +16,7 @@ from asyncdmtl.learning.candidates import STRENGTHS, CandidatesWire, strengths_o
 from asyncdmtl.learning.couplings.registry import COUPLINGS
 from asyncdmtl.learning.curvature import SecondOrderWire
 from asyncdmtl.learning.losses import LOSSES
+from asyncdmtl.learning.secants import METRIC_NUMBERS, WITH_WHOLE_MATRICES, has_low_rank
 from asyncdmtl.learning.settings import AUTO, AUTO_COUPLINGS, FEW_COUPLINGS, Choice, Settings
 from asyncdmtl.learning.statistics import Layout
 from asyncdmtl.learning.tasks import PartitionInfo
@@ -47,9 +48,9 @@ ROUND_COST = 1_000_000
 # what tools/bench_rounds.py moves with five workers and three copies.
 LOADS = 2
 
-# The most numbers of all tasks' matrices of second derivatives for a quasi-Newton method: 8 MB. Solving with
-# larger ones takes seconds in each round.
-METRIC_NUMBERS = 1 << 20
+# The most numbers of all tasks' models with which a quasi-Newton method is chosen where whole matrices would
+# be too large: solving with what the last steps told took half a second for 18,000 numbers.
+LOW_RANK_NUMBERS = 1 << 15
 
 # The most that a run may ask for: 1 GB at each worker, and a step takes minutes.
 _MOST_METRIC_NUMBERS = 1 << 27
@@ -213,9 +214,11 @@ def resolve(settings: Settings, infos: Sequence[PartitionInfo]) -> str:
         if wanted and wanted[0].reason:
             raise DataError(f"partition {smallest.id!r}", wanted[0].reason, smallest.rows)
         numbers = tasks * (infos[0].features + settings.has_intercept) ** 2
-        if settings.update in ("quasi-newton", "model") and numbers > _MOST_METRIC_NUMBERS:
+        whole = settings.coupling in WITH_WHOLE_MATRICES
+        if settings.update in ("quasi-newton", "model") and whole and numbers > _MOST_METRIC_NUMBERS:
             rule = (
-                f"must be so few for update {settings.update} that the metrics of {tasks} tasks are at most "
+                f"must be so few for update {settings.update} with coupling {settings.coupling} "
+                f"that the metrics of {tasks} tasks are at most "
                 f"{_MOST_METRIC_NUMBERS} numbers (update gradient has no metrics)"
             )
             raise DataError("features", rule, infos[0].features)
@@ -275,7 +278,14 @@ def _why_no_curvature(settings: Settings) -> str:
 
 
 def _why_no_metric(settings: Settings, d: int, tasks: int) -> str:
-    if reason := _why_too_large_metrics(d, tasks):
+    numbers = tasks * d
+    if not has_low_rank(settings.coupling, tasks, d):
+        reason = _why_too_large_metrics(d, tasks)
+    elif numbers > LOW_RANK_NUMBERS:
+        reason = f"the models are {numbers} numbers, more than {LOW_RANK_NUMBERS}: steps would take seconds"
+    else:
+        reason = ""
+    if reason:
         return reason
     if not settings.accelerated:
         return "gradients are to be plain"

@@ -1,6 +1,13 @@
 import numpy as np
 import pytest
-from support.quadratics import NORMS, SQUARES, coupling_of, least, make_quadratics
+from support.quadratics import (
+    NORMS,
+    SQUARES,
+    coupling_of,
+    least,
+    make_low_rank_quadratics,
+    make_quadratics,
+)
 
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.coupled import solve
@@ -103,3 +110,19 @@ def test_a_dense_graph_is_solved_by_splitting_to_the_same_models(monkeypatch: py
     split = solve(coupling_of("graph", 1.0, 4), quadratics, LAMBDAS)
     np.testing.assert_allclose(split.value, direct.value, rtol=1e-10)
     np.testing.assert_allclose(split.W, direct.W, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [*SQUARES, *(name for name in NORMS if name != "clustered"), "none"])
+@pytest.mark.parametrize("strength", [0.0, 0.1])
+def test_matrices_of_low_rank_have_the_solutions_of_whole_ones(name: str, strength: float) -> None:
+    low, whole = make_low_rank_quadratics()
+    coupling = coupling_of(name, 1.0, 4)
+    found, expected = (solve(coupling, quadratics, [strength]) for quadratics in (low, whole))
+    np.testing.assert_allclose(found.value, expected.value, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found.W, expected.W, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mean", "clustered"])
+def test_some_couplings_need_whole_matrices(name: str) -> None:
+    with pytest.raises(UsageError, match="coupling must not be mean or clustered"):
+        solve(coupling_of(name, 1.0, 4), make_low_rank_quadratics()[0], [0.1])

@@ -5,15 +5,16 @@ from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.coupled import solve
 from asyncdmtl.learning.descent import Descent
 from asyncdmtl.learning.quadratic import Quadratics
+from asyncdmtl.learning.second_derivatives import Whole
 
 STRENGTH = 0.1
 
 
-def told(quadratics: Quadratics, W: Floats) -> tuple[Floats, Floats, Floats]:
+def told(quadratics: Quadratics, W: Floats) -> tuple[Floats, Floats, Whole]:
     """Losses, gradients and curvatures of each data set of a quadratic at its models (K, T, C)."""
     AW = np.einsum("ktij,ktj->kti", quadratics.A, W)
     losses = 0.5 * (W * AW).sum(axis=2) - (W * quadratics.b).sum(axis=2) + 0.5 * quadratics.c
-    return losses, AW - quadratics.b, quadratics.A
+    return losses, AW - quadratics.b, Whole(quadratics.A)
 
 
 def made(K: int = 2) -> tuple[Quadratics, Descent]:

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,6 +71,19 @@ def test_few_rounds_reach_what_gradients_reach_in_thousands(
     assert found.converged
     assert len(found.objectives) <= most
     assert found.objectives[-1] <= least(rows(loss), settings) * (1.0 + 1e-7)
+
+
+@pytest.mark.parametrize("coupling", ["nuclear", "l21", "mean-regularised"])
+def test_metrics_of_low_rank_reach_the_optimum_of_whole_ones(
+    coupling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for("logistic", "quasi-newton", coupling=coupling)
+    whole = train(rows("logistic"), settings)
+    monkeypatch.setattr("asyncdmtl.learning.secants.METRIC_NUMBERS", 0)
+    low = train(rows("logistic"), settings)
+    assert low.converged
+    assert len(low.objectives) <= 60
+    assert low.objectives[-1] <= whole.objectives[-1] * (1.0 + 1e-7)
 
 
 @pytest.mark.parametrize(("epochs", "learner"), [(5, ""), (200, ""), (5, "SGDClassifier")])
@@ -221,7 +235,7 @@ def test_of_several_members_in_one_process_one_computes_a_step(monkeypatch: pyte
     members = [make_trainer(problem, dict(enumerate(partitions))) for _ in range(2)]
     step, computed = Descent.step, []
 
-    def counted(descent: Descent, *args: Floats) -> object:
+    def counted(descent: Descent, *args: Any) -> object:
         computed.append(descent)
         return step(descent, *args)
 

@@ -26,7 +26,8 @@ def infos(features: int, loss: str = "squared") -> list[PartitionInfo]:
 
 def test_statistics_for_few_features_gradients_for_many() -> None:
     assert resolve(make_settings(update="auto"), infos(20)) == "statistics"
-    assert resolve(make_settings(update="auto"), infos(3000)) == "gradient"
+    assert resolve(make_settings(update="auto"), infos(3000)) == "quasi-newton"
+    assert resolve(make_settings(update="auto"), infos(20_000)) == "gradient"
     costs = {each.update: each.cost(8) for each in forecasts(make_settings(update="auto"), 3000, 10, 4)}
     assert costs["quasi-newton"] < costs["gradient"] < costs["statistics"] < costs["newton"]
 
@@ -50,7 +51,12 @@ def test_of_many_features_curvature_is_learned_and_of_very_many_it_is_not() -> N
     settings = make_settings(update="auto", loss="huber")
     assert resolve(settings, infos(60)) == "newton"
     assert resolve(settings, infos(600)) == "quasi-newton"
-    assert resolve(settings, infos(3000)) == "gradient"
+    assert resolve(settings, infos(3000)) == "quasi-newton"
+    assert resolve(settings, infos(20_000)) == "gradient"
+    # These have no solution with matrices of low rank.
+    assert resolve(replace(settings, coupling="mean"), infos(3000)) == "gradient"
+    with pytest.raises(DataError, match="with coupling mean that the metrics of 2 tasks are at most"):
+        resolve(replace(settings, coupling="mean", update="quasi-newton"), infos(20_000))
 
 
 def test_a_round_costs_a_megabyte_beside_what_it_moves() -> None:

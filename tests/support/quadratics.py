@@ -7,7 +7,8 @@ import numpy as np
 
 from asyncdmtl.learning.couplings.base import Coupling
 from asyncdmtl.learning.couplings.registry import make_coupling
-from asyncdmtl.learning.quadratic import Quadratics
+from asyncdmtl.learning.quadratic import LowRankQuadratics, Quadratics
+from asyncdmtl.learning.second_derivatives import LowRank, Whole
 
 EDGES = ((0, 1, 1.0), (0, 2, 2.0), (1, 3, 0.5), (2, 3, 1.5))
 SQUARES = ("ridge", "mean-regularised", "chain", "graph")
@@ -25,6 +26,23 @@ def make_quadratics(seed: int = 0, *, K: int = 1, T: int = 4, C: int = 3, rows: 
         np.einsum("ktni,ktn->kti", X, y) / rows,
         (y**2).sum(axis=2) / rows,
     )
+
+
+def make_low_rank(seed: int = 0, *, K: int = 1, T: int = 4, C: int = 6, r: int = 2) -> tuple[LowRank, Whole]:
+    """Matrices that are diagonal but for few directions, in both forms."""
+    rng = np.random.default_rng(seed)
+    diagonal, P = rng.uniform(1.0, 2.0, size=(K, T, C)), rng.normal(size=(K, T, C, r))
+    S = np.einsum("r,kt->ktr", np.linspace(-0.05, 1.0, r), np.ones((K, T)))[..., None] * np.eye(r)
+    A = diagonal[..., None] * np.eye(C) + P @ S @ np.swapaxes(P, 2, 3)
+    return LowRank(diagonal, P, S), Whole(0.5 * (A + np.swapaxes(A, 2, 3)))
+
+
+def make_low_rank_quadratics() -> tuple[LowRankQuadratics, Quadratics]:
+    """A problem with matrices of low rank, and the same one with whole matrices."""
+    low, whole = make_low_rank()
+    b = np.random.default_rng(1).normal(size=low.diagonal.shape) + 1.0
+    c = (b * np.linalg.solve(whole.A, b[..., None])[..., 0]).sum(axis=2)
+    return LowRankQuadratics(low, b, c), Quadratics(whole.A, b, c)
 
 
 def coupling_of(name: str, strength: float, tasks: int) -> Coupling:
