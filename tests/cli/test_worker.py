@@ -31,7 +31,9 @@ class Double:
     critical_strength: float | None = None
 
     def __init__(self, options: Any, stored: Any, security: Any, jobs: Any = None) -> None:
-        self.options, self.stored, self.security = options, list(stored), security
+        self.options, self.security = options, security
+        # A stream's jobs share the rows that others have prepared.
+        self.stored = list(getattr(stored, "stored", stored))
         self.trained_with = Encoding.empty(), self.settings
         self.state = SimpleNamespace(critical_strength=self.critical_strength, settings=self.settings)
         Double.made = self
