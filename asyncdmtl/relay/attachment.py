@@ -128,6 +128,7 @@ class Attachment:
                     await self._round()
                 self.site.check()
                 done = await self._or_new_plan(self.site.done())
+                self._check_plan()
                 await self._up.send(replace(done, plan=self._plan), *self._limit)
                 # A worker that comes now lacks the final models, and joins with the relay for them.
                 await self.site.send_all(await self.site.unchanged(self._receive(Finish)))
@@ -185,6 +186,7 @@ class Attachment:
         first = StateTransfer(assign.first)
         state = await self._or_new_plan(site.assign(side, problem, place, first))
         if first is StateTransfer.TAKE:
+            self._check_plan()
             await up.send(AwaitRestore(assign.plan), *self._limit)
             await site.restore(await self._receive(Restore), place)
             self._note_progress()
@@ -216,6 +218,7 @@ class Attachment:
         rows = await self._put(side, 0, [upload.rows[0] for upload in uploads])
         rest = side.sent_bytes - rows.nbytes
         uplink = Uplink(self._plan, site.round, side.layout.pack(told), rows, rest)
+        self._check_plan()
         await self._up.send(uplink, *self._limit)
         arrived = [asyncio.Event() for _ in side.ranges]
         arrived[0].set()
@@ -254,6 +257,10 @@ class Attachment:
         """Pass the further ranges of the nodes' rows on, encoded."""
         for i in range(1, len(side.ranges)):
             rows = await self._put(side, i, await self.site.rows(side, i))
+            self._check_plan()
+            if self._up.session.plan != self._plan:
+                # The new plan is being read already, and ends this round.
+                return
             if rows.nbytes:
                 await self._up.send(MoreRows(self._plan, self.site.round, (rows,)), *self._limit)
             arrived[i].set()
@@ -291,7 +298,13 @@ class Attachment:
 
     async def _give(self, state: Bytes) -> None:
         """Send the parent the state of the training."""
+        self._check_plan()
         await self._up.send(Snapshot(self._plan, self.site.round, self._digest(state), state), *self._limit)
+
+    def _check_plan(self) -> None:
+        """Raise NewPlan if a new plan has arrived: nothing may be sent under the old one any more."""
+        if (newer := self._up.inbox.take(Assign)) is not None:
+            raise NewPlan(newer)
 
     async def _receive(self, wanted: type[Answer]) -> Answer:
         """The parent's next message of the kind `wanted`; a new plan raises NewPlan instead."""
