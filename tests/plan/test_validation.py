@@ -50,7 +50,7 @@ ANY: Any = None
         lambda: make_plan(HOMOGENEOUS, prices=[-1] * 6),
         lambda: make_plan(HOMOGENEOUS, speeds=[0] * 6),
         lambda: make_plan(HOMOGENEOUS, "central", silent=ANY),
-        lambda: make_plan(HOMOGENEOUS, "central", silent=1, prices=[1] * 6),
+        lambda: make_plan(HOMOGENEOUS, "central", silent=1, prices=[0] * 6),
         lambda: make_plan(HOMOGENEOUS, seed=-1),
         lambda: make_plan(HOMOGENEOUS, seed=0.5),  # type: ignore[arg-type]
         lambda: compare(HOMOGENEOUS, [0, 1]),
