@@ -178,7 +178,8 @@ class Attachment:
         """Follow a plan, and give all nodes the state of the training that the parent orders."""
         up, site, self._plan = self._up, self.site, assign.plan
         place = assign.round, assign.over
-        side, problem = await asyncio.to_thread(self._sides, assign)
+        name = self._options.upward.name
+        side, problem = await asyncio.to_thread(_sides, assign, name, self._gathering, site, self._digest)
         self._side, self._problem = side, problem
         up.session.body_limit = max(side.received_bytes, problem.state_bytes)
         if self._group is not None:
@@ -192,19 +193,6 @@ class Attachment:
             self._note_progress()
         elif state is not None:
             await self._give(state)
-
-    def _sides(self, assign: Assign) -> tuple[RelaySide, Problem]:
-        name = self._options.upward.name
-        check_recipe(assign, name)
-        plan = rebuild(assign.recipe, assign.digest)
-        if not isinstance(plan, Plan) or not assign.detailed:
-            raise PlanError("a relay cannot follow this plan")
-        problem = Problem(self._gathering.settings, assign.partitions)
-        site = self.site
-        warn_of_doubts(name, site.stored, plan.placement.as_dict()[name])
-        grouped = assign.grouped or (self._gathering.multicast is not None and groupable(plan, problem))
-        side = make_relay_side(plan, name, site.stored, problem, self._digest, site.helpers, grouped=grouped)
-        return side, problem
 
     async def _round(self) -> None:
         """Make one round: updates come up, rows go up, rows come down and are coded anew for the nodes."""
@@ -325,6 +313,20 @@ class Attachment:
             return await working
         finally:
             await _stop(newer, working)
+
+
+def _sides(
+    assign: Assign, name: str, gathering: Gathering, site: Site, digest: Digest
+) -> tuple[RelaySide, Problem]:
+    """The side of the relay `name` under a plan of its parent, and the problem of the run."""
+    check_recipe(assign, name)
+    plan = rebuild(assign.recipe, assign.digest)
+    if not isinstance(plan, Plan) or not assign.detailed:
+        raise PlanError("a relay cannot follow this plan")
+    problem = Problem(gathering.settings, assign.partitions)
+    warn_of_doubts(name, site.stored, plan.placement.as_dict()[name])
+    grouped = assign.grouped or (gathering.multicast is not None and groupable(plan, problem))
+    return make_relay_side(plan, name, site.stored, problem, digest, site.helpers, grouped=grouped), problem
 
 
 async def _together(first: Coroutine[Any, Any, Any], second: Coroutine[Any, Any, Result]) -> Result:
