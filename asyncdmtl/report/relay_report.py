@@ -10,7 +10,7 @@ from asyncdmtl.plan.hierarchy.levels import compare_hierarchies
 from asyncdmtl.plan.hierarchy.topology import Topology
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.report.console import FittedTable
-from asyncdmtl.report.units import decimal, human_bytes
+from asyncdmtl.report.units import counted, decimal, human_bytes
 from asyncdmtl.server.records import RunRecord
 
 # The kinds under which messages with rows are counted.
@@ -60,8 +60,8 @@ def report_tree(
     here = link_totals(record.ledger)
     links = []
     for link in known[strategy].links("unicast"):
-        counted = here if link.parent is None else below.get(link.parent, {})
-        told = counted.get(link.node, _summed({}))
+        links_of = here if link.parent is None else below.get(link.parent, {})
+        told = links_of.get(link.node, _summed({}))
         found: dict[str, Any] = {"node": link.node, "parent": link.parent, **told}
         for direction, load, size in (
             ("up", link.up, record.vector_bytes),
@@ -71,6 +71,20 @@ def report_tree(
             found |= {f"{direction}_load": str(load), f"measured_{direction}_load": str(measured)}
         links.append(found)
     return links
+
+
+def member_words(report: Mapping[str, Any]) -> str:
+    """The workers of a run, and the relays if there are any: "5 workers and 2 relays"."""
+    if "tree" not in report:
+        return counted(report["workers"], "worker")
+    relays = {link["parent"] for link in report["tree"]} - {None}
+    return f"{counted(len(report['tree']) - len(relays), 'worker')} and {counted(len(relays), 'relay')}"
+
+
+def copy_words(report: Mapping[str, Any]) -> str:
+    """The copies of partitions, which the server knows of its own members only."""
+    where = " behind different links of the server" if "tree" in report else ""
+    return counted(decimal(report["copies"]), "copy") + where
 
 
 def link_table(links: list[dict[str, Any]]) -> FittedTable:

@@ -26,7 +26,8 @@ from asyncdmtl.report.pictures import (
     plain_log_ticks,
     save_figure,
 )
-from asyncdmtl.report.units import counted, decimal, load_text, score_text, strength_text
+from asyncdmtl.report.relay_report import copy_words, member_words
+from asyncdmtl.report.units import load_text, score_text, strength_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,8 +112,7 @@ def _headline(report: dict[str, Any], data: str) -> str:
     """Data, strategy, workers, coupling and λ in a line."""
     settings = report["settings"]
     words = [
-        f"{report['strategy']}, {counted(report['workers'], 'worker')}, "
-        f"{counted(decimal(report['copies']), 'copy')}",
+        f"{report['strategy']}, {member_words(report)}, {copy_words(report)}",
         f"coupling {settings['coupling']}, {strength_text(settings['strength'])}",
         _rounds(report["training"]["rounds"]),
     ]

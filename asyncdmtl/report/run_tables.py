@@ -17,7 +17,7 @@ from asyncdmtl.report.downlink_report import downlink_words
 from asyncdmtl.report.link_report import late_words, link_words, speed_words
 from asyncdmtl.report.metric_tables import advice, show_metrics
 from asyncdmtl.report.peers_report import peers_words
-from asyncdmtl.report.relay_report import link_table
+from asyncdmtl.report.relay_report import copy_words, link_table, member_words
 from asyncdmtl.report.run_report import Report
 from asyncdmtl.report.units import counted, decimal, human_bytes, load_text, strength_text
 
@@ -42,8 +42,8 @@ def show_run(report: Report, console: Console | None = None) -> None:
     for warning in filter(None, (_unfinished_words(report), _zero_words(report))):
         console.print(warning)
     console.print(
-        f"{plan}: {counted(report['workers'], 'worker')}, {counted(report['tasks'], 'task')} in "
-        f"{counted(report['partitions'], 'partition')}, {counted(decimal(report['copies']), 'copy')}; "
+        f"{plan}: {member_words(report)}, {counted(report['tasks'], 'task')} in "
+        f"{counted(report['partitions'], 'partition')}, {copy_words(report)}; "
         f"vectors of {vector['numbers']} {vector['dtype']}"
         + (f" in {vector['subpackets']} packets" if vector["subpackets"] > 1 else "")
     )
@@ -274,7 +274,9 @@ def _traffic_words(report: Report) -> str:
         lines.append(_framing_words(report))
     heard = bool(report["multicast"] and report["multicast"]["listeners"])
     if travels:
-        held = f"every partition is held {decimal(report['copies'])} times"
+        held = "every partition is held several times"
+        if "tree" not in report:
+            held = f"every partition is held {decimal(report['copies'])} times"
         lines.append(
             f"{'' if heard else 'TCP has no broadcast: '}{'O' if heard else 'o'}n the wire the downlink "
             f"{_saving(report, wire)} uncoded{' over TCP' if heard else ''}. "

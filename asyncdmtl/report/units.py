@@ -21,7 +21,7 @@ def human_bytes(count: int) -> str:
 
 def counted(count: float | str, noun: str) -> str:
     """A number and what it counts: "1 worker", "3 workers", "1.5 copies"."""
-    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2] not in "aeiou" else f"{noun}s"
     return f"{count} {noun if float(count) == 1.0 else plural}"
 
 

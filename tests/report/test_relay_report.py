@@ -3,7 +3,7 @@ from __future__ import annotations
 from support.reports import shown
 
 from asyncdmtl.protocol.ledger import Ledger
-from asyncdmtl.report.relay_report import level_totals, link_table, link_totals
+from asyncdmtl.report.relay_report import copy_words, level_totals, link_table, link_totals, member_words
 
 
 def test_bytes_are_summed_for_each_link_and_for_all() -> None:
@@ -20,6 +20,16 @@ def test_bytes_are_summed_for_each_link_and_for_all() -> None:
     }
     assert links["w1"]["up_bytes"] == 30
     assert level_totals(ledger) == links["w0"] | {"up_bytes": 140}
+
+
+def test_workers_are_those_of_the_tree_and_not_the_members_of_the_server() -> None:
+    report = {"workers": 2, "copies": "9/5"}
+    assert (member_words(report), copy_words(report)) == ("2 workers", "1.8 copies")
+    parents = {"north": None, "south": None, "a": "north", "b": "north", "c": "south"}
+    tree = [{"node": node, "parent": parent} for node, parent in parents.items()]
+    report = report | {"tree": tree}
+    assert member_words(report) == "3 workers and 2 relays"
+    assert copy_words(report) == "1.8 copies behind different links of the server"
 
 
 def test_links_are_shown_with_loads_and_bytes() -> None:
