@@ -47,33 +47,38 @@ def inverse(S: Floats) -> Floats:
     UsageError
         A matrix is not positive definite to rounding, or has numbers that are not finite.
     """
-    scaled, units = _scaled(S)
-    try:
+    with _refusing():
+        scaled, units = _scaled(S)
         whole = np.linalg.inv(scaled)
-    except np.linalg.LinAlgError as error:
-        raise UsageError("matrix", "must be positive definite, with pivots above 0", str(error)) from error
     inverted: Floats = whole / units[..., :, None] / units[..., None, :]
     mean: Floats = 0.5 * (inverted + np.swapaxes(inverted, -1, -2))
     return mean
 
 
 def solve(S: Floats, B: Floats) -> Floats:
-    """`X` (…, n, m) with `S·X = B` for positive definite matrices (…, n, n), as `inverse`."""
-    scaled, units = _scaled(S)
-    found: Floats = np.linalg.solve(scaled, B / units[..., None]) / units[..., None]
+    """`X` (…, n, m) with `S·X = B` for positive definite matrices (…, n, n); UsageError as for `inverse`."""
+    with _refusing():
+        scaled, units = _scaled(S)
+        found: Floats = np.linalg.solve(scaled, B / units[..., None]) / units[..., None]
     return found
 
 
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Errors of LAPACK are those of a matrix that is not positive definite."""
+    try:
+        yield
+    except np.linalg.LinAlgError as error:
+        raise UsageError("matrix", "must be positive definite, with pivots above 0", str(error)) from error
+
+
 def _scaled(S: Floats) -> tuple[Floats, Floats]:
-    """Positive definite matrices with a diagonal of 1, and the roots (…, n) of the diagonals."""
+    """Matrices with a diagonal of 1, and the roots (…, n) of the diagonals; LinAlgError if not definite."""
     diagonal = np.diagonal(S, axis1=-2, axis2=-1)
     units = np.sqrt(np.where(diagonal > 0.0, diagonal, 1.0))
     scaled = S / units[..., :, None]
     scaled /= units[..., None, :]
-    try:
-        if not np.isfinite(S).all():
-            raise np.linalg.LinAlgError("numbers that are not finite")
-        np.linalg.cholesky(scaled)
-    except np.linalg.LinAlgError as error:
-        raise UsageError("matrix", "must be positive definite, with pivots above 0", str(error)) from error
+    if not np.isfinite(S).all():
+        raise np.linalg.LinAlgError("numbers that are not finite")
+    np.linalg.cholesky(scaled)
     return scaled, units

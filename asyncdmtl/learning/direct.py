@@ -20,7 +20,8 @@ from asyncdmtl.arithmetic.kinds import Arithmetic
 from asyncdmtl.arithmetic.products import Factor, matmul
 from asyncdmtl.arithmetic.sums import mean, total
 from asyncdmtl.arrays import Floats
-from asyncdmtl.learning.quadratic import Accuracy, Quadratics, apply, inverse
+from asyncdmtl.learning.quadratic import Accuracy, Quadratics, inverse
+from asyncdmtl.learning.second_derivatives import apply
 
 Solver = Callable[[Floats], Floats]
 

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from asyncdmtl.arithmetic import solving
 from asyncdmtl.arithmetic.kinds import Arithmetic
-from asyncdmtl.arithmetic.products import Factor, matmul
+from asyncdmtl.arithmetic.products import Factor
 from asyncdmtl.arithmetic.sums import mean, total
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
-from asyncdmtl.learning.second_derivatives import Chosen, LowRank, SecondDerivatives, Whole
+from asyncdmtl.learning.second_derivatives import Chosen, LowRank, SecondDerivatives, Whole, apply
 
 # The ratio of second derivatives above which a column counts as far smaller than others; and the least share
 # of a ridge, so that its inverse does not drown other numbers.
@@ -254,13 +254,6 @@ def column_shares(sizes: Floats) -> Floats:
     scale = mean(sizes, sizes.ndim - 1)[..., None]
     shares = np.clip(_UNUSUAL * sizes / np.where(scale > 0.0, scale, 1.0), _LEAST_SHARE, 1.0)
     return np.where(sizes > 0.0, shares, 1.0)
-
-
-def apply(M: Floats | Factor, W: Floats) -> Floats:
-    """`M_t w_t` for matrices (K, T, C, C) and models (K, L, T, C)."""
-    columns = np.ascontiguousarray(W.transpose(0, 2, 3, 1))
-    product = M.times(columns) if isinstance(M, Factor) else matmul(M, columns)
-    return np.ascontiguousarray(product.transpose(0, 3, 1, 2))
 
 
 def inverse(A: Floats, ridge: float | Floats) -> Floats:

@@ -16,12 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asyncdmtl.arithmetic import solving
-from asyncdmtl.arithmetic.products import matmul
+from asyncdmtl.arithmetic.products import Factor, matmul
 from asyncdmtl.arithmetic.spectral import eigh
 from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Floats, Indices
 
 Chosen = NDArray[np.bool_] | Indices | Sequence[int] | slice
+
+
+def apply(M: Floats | Factor, W: Floats) -> Floats:
+    """`M_t w_t` for matrices (K, T, C, C) and models (K, L, T, C)."""
+    columns = np.ascontiguousarray(W.transpose(0, 2, 3, 1))
+    product = M.times(columns) if isinstance(M, Factor) else matmul(M, columns)
+    return np.ascontiguousarray(product.transpose(0, 3, 1, 2))
 
 
 class Intercepts(NamedTuple):
@@ -95,8 +102,7 @@ class Whole:
 
     def times(self, W: Floats) -> Floats:
         """Products with models (K, L, T, n)."""
-        columns = np.ascontiguousarray(W.transpose(0, 2, 3, 1))
-        return np.ascontiguousarray(matmul(self.A, columns).transpose(0, 3, 1, 2))
+        return apply(self.A, W)
 
     def solved(self, b: Floats) -> Floats:
         """The solutions (K, T, n) of systems."""

@@ -7,7 +7,7 @@ from asyncdmtl.arithmetic import blas
 from asyncdmtl.arithmetic.blas import by_blas
 from asyncdmtl.arithmetic.elementary import exp, expm1, log, log1p, softplus
 from asyncdmtl.arithmetic.products import Factor, matmul
-from asyncdmtl.arithmetic.solving import inverse
+from asyncdmtl.arithmetic.solving import inverse, solve
 from asyncdmtl.errors import UsageError
 
 
@@ -37,6 +37,7 @@ def test_products_and_inverses_are_the_same_to_rounding() -> None:
     )
     with by_blas():
         product, inverted, factor = matmul(A, B), inverse(S), Factor(S)
+        solution = solve(S, np.ones((3, 1, 20)))
     # Sums of 20 terms of size 1, and inverses with a condition of some 40 in these units.
     np.testing.assert_allclose(product, matmul(A, B), rtol=0.0, atol=1e-13)
     np.testing.assert_array_equal(product, A @ B)
@@ -46,6 +47,9 @@ def test_products_and_inverses_are_the_same_to_rounding() -> None:
                                expected / units[..., None] / units[..., None, :],
                                rtol=0.0, atol=1e-12)  # fmt: skip
     np.testing.assert_array_equal(inverted, np.swapaxes(inverted, -1, -2))
+    np.testing.assert_allclose(
+        solution / units, solve(S, np.ones((3, 1, 20))) / units, rtol=0.0, atol=1e-12 * np.abs(units).max()
+    )
     np.testing.assert_array_equal(factor.of([0]).times(B[:1, None]), S[:1] @ B[:1, None])
 
 
@@ -66,5 +70,7 @@ def test_matrices_without_an_inverse_are_refused_in_the_same_way() -> None:
     for wrong in (np.diag([1.0, -1.0]), np.diag([1.0, np.nan]), np.ones((2, 2))):
         with by_blas(), pytest.raises(UsageError, match="positive definite"):
             inverse(wrong)
+        with by_blas(), pytest.raises(UsageError, match="positive definite"):
+            solve(wrong, np.ones(2))
     with by_blas():
         assert np.isnan(matmul(np.array([[np.inf, -np.inf]]), np.ones((2, 1)))).all()

@@ -86,6 +86,15 @@ def test_gram_matrices_are_symmetric(shape: tuple[int, ...]) -> None:
     np.testing.assert_allclose(G, A @ np.swapaxes(A, -1, -2), rtol=1e-13, atol=1e-13 * shape[-1])
 
 
+@pytest.mark.parametrize("shape", [(50, 60), (2, 20, 700)])
+def test_large_gram_matrices_have_the_bits_of_products(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(7)
+    # Rows and columns of different sizes, and rows that are not contiguous.
+    A = rng.normal(size=shape) * np.exp(3.0 * rng.normal(size=shape[-1]))
+    for each in (A, np.swapaxes(np.swapaxes(A, -1, -2).copy(), -1, -2)):
+        np.testing.assert_array_equal(products.gram(each), products.matmul(A, np.swapaxes(A, -1, -2)))
+
+
 @pytest.mark.parametrize("size", [3, 60])
 def test_what_is_not_finite_spreads_as_ieee_has_it(size: int) -> None:
     A, B = np.ones((size, size)), np.ones((size, size))

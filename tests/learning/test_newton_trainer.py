@@ -80,10 +80,32 @@ def test_metrics_of_low_rank_reach_the_optimum_of_whole_ones(
     settings = settings_for("logistic", "quasi-newton", coupling=coupling)
     whole = train(rows("logistic"), settings)
     monkeypatch.setattr("asyncdmtl.learning.secants.METRIC_NUMBERS", 0)
+    # Without whole matrices.
+    monkeypatch.delattr("asyncdmtl.learning.secants.Secants._metric")
     low = train(rows("logistic"), settings)
     assert low.converged
     assert len(low.objectives) <= 60
     assert low.objectives[-1] <= whole.objectives[-1] * (1.0 + 1e-7)
+
+
+def test_long_models_of_correlated_columns_take_far_fewer_rounds_than_with_gradients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(60, 60)) / np.arange(1, 61)[:, None]
+    partitions = []
+    for t in range(3):
+        X = rng.normal(size=(40, 60)) @ mixing
+        y = (X.sum(axis=1) + rng.logistic(size=40) > 0.0).astype(np.float64)
+        partitions.append(Partition(f"p{t}", f"t{t}", X, y))
+    monkeypatch.setattr("asyncdmtl.learning.secants.METRIC_NUMBERS", 0)
+    few, many = (
+        train(partitions, settings_for("logistic", update, coupling="l21", tolerance=1e-6, rounds=rounds))
+        for update, rounds in (("quasi-newton", 50), ("gradient", 300))
+    )
+    assert few.converged
+    assert not many.converged
+    assert few.objectives[-1] <= many.objectives[-1] * (1.0 + 1e-6)
 
 
 @pytest.mark.parametrize(("epochs", "learner"), [(5, ""), (200, ""), (5, "SGDClassifier")])

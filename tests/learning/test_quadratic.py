@@ -3,7 +3,8 @@ import pytest
 from support.quadratics import make_quadratics
 
 from asyncdmtl.errors import UsageError
-from asyncdmtl.learning.quadratic import Quadratics, apply, inverse
+from asyncdmtl.learning.quadratic import Quadratics, inverse
+from asyncdmtl.learning.second_derivatives import apply
 
 
 def test_value_is_that_of_the_formula() -> None:
