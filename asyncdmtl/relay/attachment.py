@@ -245,11 +245,13 @@ class Attachment:
         """Pass the further ranges of the nodes' rows on, encoded."""
         for i in range(1, len(side.ranges)):
             rows = await self._put(side, i, await self.site.rows(side, i))
-            self._check_plan()
-            if self._up.session.plan != self._plan:
-                # The new plan is being read already, and ends this round.
-                return
+            # A parent that waits for no rows may have made the round already, and have a plan for the next
+            # one: then this round is finished first.
             if rows.nbytes:
+                self._check_plan()
+                if self._up.session.plan != self._plan:
+                    # The new plan is being read already, and ends this round.
+                    return
                 await self._up.send(MoreRows(self._plan, self.site.round, (rows,)), *self._limit)
             arrived[i].set()
 
@@ -257,7 +259,7 @@ class Attachment:
         """Decode what comes down, and hand it to the nodes; return the order for after the round."""
         site, downlink = self.site, await self._receive(Downlink)
         then = AfterRound(downlink.then)
-        rows = ParentRows(self._up, downlink, side, self._group, self._limit)
+        rows = ParentRows(self._up, downlink, side, self._group, self._options.upward.reply_limit)
         usual: AfterRound = AfterRound.GO_ON if then is AfterRound.GIVE else then
         orders = dict.fromkeys(site.members, usual)
         if then is AfterRound.GIVE:
