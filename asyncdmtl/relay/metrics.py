@@ -26,10 +26,13 @@ class RelayMetrics:
     Attributes
     ----------
     registry : CollectorRegistry
+    known : set of str
+        The names of all nodes that have been members.
     """
 
     def __init__(self, relay: Relay) -> None:
         self.registry = CollectorRegistry()
+        self.known: set[str] = set()
         self._relay = relay
         self._run: str | None = None
         self._joined, self._reconnects, self._refused = (
@@ -53,6 +56,7 @@ class RelayMetrics:
         if isinstance(event, Listening):
             self._run = event.run
         elif isinstance(event, Joined):
+            self.known.add(event.worker)
             self._joined.inc()
             self._reconnects.inc(event.again)
         elif isinstance(event, Refused):
@@ -93,6 +97,6 @@ class _Links(Collector):
         yield links
         here = GaugeMetricFamily("asyncdmtl_worker_up", "1 while a node is present.", labels=["worker"])
         present = set(relay.nodes())
-        for node in sorted(present | set(relay.below.workers())):
+        for node in sorted(present | self._metrics.known):
             here.add_metric((node,), float(node in present))
         yield here
