@@ -23,7 +23,6 @@ ROUNDS_MEASURED = 5
 # for such a difference would be followed by another one.
 LEAST_SAVED = 1 / 6
 
-
 # The factor by which the speed of some link must differ from the one that the plan follows, for another plan.
 # Medians of speeds that vary by a fifth from round to round differ by less.
 LEAST_CHANGE = Fraction(3, 2)
@@ -129,10 +128,10 @@ def speeds_both_ways(
 
 def _changed(speeds: Mapping[str, Fraction], planned: Mapping[str, Fraction]) -> bool:
     """Whether some link is new, or its speed is another one by `LEAST_CHANGE` at least."""
-    for worker, speed in speeds.items():
-        if worker not in planned or not 1 / LEAST_CHANGE < speed / planned[worker] < LEAST_CHANGE:
-            return True
-    return False
+    return any(
+        worker not in planned or not 1 / LEAST_CHANGE < speed / planned[worker] < LEAST_CHANGE
+        for worker, speed in speeds.items()
+    )
 
 
 def _rounded(speed: float) -> Fraction:

@@ -9,7 +9,8 @@ from asyncdmtl.errors import UsageError
 from asyncdmtl.server.brought_jobs import brought_job, is_brought
 
 OPTIONS = run_options(settings=make_settings(), workers=7, silence_timeout=3.0)
-TABLE = {"name": "a", "settings": make_settings(rounds=9).as_dict(), "strategy": "central", "workers": 3}
+SETTINGS = make_settings(rounds=9).as_dict()
+TABLE = {"name": "a", "settings": SETTINGS, "strategy": "central", "workers": 3}
 
 
 def test_a_job_has_its_own_settings_and_workers_and_the_rest_from_the_server() -> None:
@@ -30,7 +31,7 @@ def test_a_job_has_its_own_settings_and_workers_and_the_rest_from_the_server() -
         ({"strategy": ["relay"]}, "must have a table of settings and a strategy"),
         ({"strategy": "best"}, "job 'a': --strategy must be one of"),
         ({"settings": {}}, "job 'a': settings must be exactly"),
-        ({"settings": TABLE["settings"] | {"rounds": -1}}, "job 'a': rounds must be"),  # type: ignore[operator]
+        ({"settings": SETTINGS | {"rounds": -1}}, "job 'a': rounds must be"),
         ({"workers": 0}, "job 'a': workers must be a number from 1"),
         ({"workers": True}, "job 'a': workers must be a number from 1"),
         ({"workers": 10**9}, "job 'a': workers must be a number from 1"),

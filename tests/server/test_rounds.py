@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +225,7 @@ async def test_a_run_ends_where_no_state_has_a_majority() -> None:
     run = Run(detailed=True)
     for name in ("w0", "w1", "w2"):
         hand = run.hands[name]
-        hand.uplink = lambda message, hand=hand: hand.retold(message, state=bytes(16))  # type: ignore[misc]
+        hand.uplink = partial(hand.retold, state=bytes(16))
     with pytest.raises(StateError, match="in round 0, and no state has a majority") as caught:
         await run.make()
     assert set(caught.value.workers) == set(OWN)
