@@ -9,8 +9,12 @@ from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings
 
 from asyncdmtl.blinding.group_key import GroupKey
+from asyncdmtl.digests import Digest
 from asyncdmtl.exchange.blind_confirmation import BlindGroups
 from asyncdmtl.exchange.sides import UnconfirmedError
+from asyncdmtl.exchange.upload import Upload
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.planner import make_plan
 
 GROUP = GroupKey(b"a secret of the group", "run")
 PARTITIONS = make_partitions(6, "squared")
@@ -65,3 +69,22 @@ def test_what_a_worker_tells_is_as_long_as_in_a_run_that_is_not_blind(strategy: 
             for group in (GROUP, None)
         ]
         assert sizes[0] == sizes[1] > 0
+
+
+def test_a_state_and_a_digest_that_one_worker_tells_are_confirmed_by_others() -> None:
+    plan = make_plan(Placement({"a": ["p0", "p1"], "b": ["p1"], "c": ["p2"]}), "relay", tasks=[0, 0, 1])
+    groups = BlindGroups(plan, Digest("run"), 4, {k: bytes([k]) * 16 for k in range(3)})
+    p1, states = groups.groups.index((1,)), [b"s" * 16] * 3
+    sent = []
+    for k, (held, stored) in enumerate(zip(groups.held, plan.placement.stored, strict=True)):
+        digests, sealed = tuple(bytes([g]) * 16 for g in held), tuple(bytes([n]) * 4 for n in (*stored, 8, 9))
+        whole = Upload((), 0, digests, (), 0.0, 0.0, states[k], sealed=sealed)
+        sent.append(groups.shortened(k, whole))
+    groups.completed("abc", sent, states)
+    with pytest.raises(UnconfirmedError, match="did not compute the same values"):
+        groups.completed("abc", sent, [*states[:2], bytes(16)])
+    (teller,) = (k for k, upload in enumerate(sent) if bytes([p1]) * 16 in upload.digests)
+    other = tuple(bytes(16) if digest == bytes([p1]) * 16 else digest for digest in sent[teller].digests)
+    sent[teller] = replace(sent[teller], digests=other)
+    with pytest.raises(UnconfirmedError, match="did not compute the same values"):
+        groups.completed("abc", sent, states)

@@ -20,6 +20,7 @@ from asyncdmtl.plan.units import Sum
 
 PARTITIONS = make_partitions(6, "squared")
 STRATEGIES = ("relay", "uncoded", "central", "personal")
+PART_OF_A_TASK = Placement({"a": ["p0", "p1"], "b": ["p0", "p1"], "c": ["p1"], "d": ["p2"]})
 
 
 def exchange(strategy: str = "relay") -> RoundExchange:
@@ -54,8 +55,7 @@ def test_groups_have_the_units_with_equal_holders_and_receivers() -> None:
 
 
 def test_updates_of_a_whole_task_are_compared_if_some_holders_store_only_a_part() -> None:
-    placement = Placement({"a": ["p0", "p1"], "b": ["p0", "p1"], "c": ["p1"], "d": ["p2"]})
-    plan = make_plan(placement, "relay", tasks=[0, 0, 1])
+    plan = make_plan(PART_OF_A_TASK, "relay", tasks=[0, 0, 1])
     assert (plan.units.updates, plan.units.aggregated) == ((2,), (0,))
     groups = SummedGroups(plan, DIGEST)
     # The aggregate has the number 3.
@@ -73,16 +73,13 @@ def test_updates_that_are_summed_are_compared_if_some_holders_lack_others_of_the
     assert {n for group in groups.groups for n in group} >= {0, 1, 2, 5, 6}
 
 
-PART_OF_A_TASK = Placement({"a": ["p0", "p1"], "b": ["p0", "p1"], "c": ["p1"], "d": ["p2"]})
-
 PLANS = {
     "shared by all": (HOMOGENEOUS, None),
     "one holder": (Placement({"a": ["p0", "p1", "p2"], "b": ["p0", "p1"], "c": ["p2", "p3"]}), None),
     "tasks": (Placement.cyclic(5, 10, 3), [n % 5 for n in range(10)]),
-    "parts of a task": (
-        Placement({"a": ["p0", "p1"], "b": ["p0", "p1"], "c": ["p1"], "d": ["p2"]}),
-        [0, 0, 1],
-    ),
+    "parts of a task": (PART_OF_A_TASK, [0, 0, 1]),
+    # The digest of p1 is told by one of its two holders, and confirmed by the other.
+    "told by one of two": (Placement({"a": ["p0", "p1"], "b": ["p1"], "c": ["p2"]}), [0, 0, 1]),
 }
 
 
@@ -116,6 +113,17 @@ def test_a_digest_that_one_holder_computed_differently_is_noticed(name: str) -> 
         if sum(g == place[1] for _, g in holders) > 1:
             with pytest.raises(UnconfirmedError, match="did not compute the same values"):
                 groups.completed(names, told_by_all(groups, place), states)
+
+
+def test_a_worker_whose_digests_are_in_no_sum_is_named_alone() -> None:
+    plan = make_plan(Placement({"a": ["p0"], "b": ["p0"], "c": ["p1"]}), "relay")
+    groups = SummedGroups(plan, DIGEST, {k: bytes([k]) * 16 for k in range(3)})
+    sent, states = told_by_all(groups), [b"s" * 16] * 3
+    groups.completed("abc", sent, states)
+    for k, named in ((1, "'a', 'b', 'c'"), (2, "'c'")):
+        changed = [*sent[:k], replace(sent[k], confirmation=bytes(16)), *sent[k + 1 :]]
+        with pytest.raises(UnconfirmedError, match=f"^{named} did not compute the same values"):
+            groups.completed("abc", changed, states)
 
 
 @pytest.mark.parametrize("name", PLANS)
