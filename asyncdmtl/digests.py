@@ -9,8 +9,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-# Bytes of the digest of an exchanged vector or state. Two vectors with one digest would take 2^64 trials. One
-# digest travels for each stored partition in each round.
+# Bytes of the digest of an exchanged vector or state. Two vectors with one digest would take 2^64 trials.
 VECTOR_DIGEST_BYTES = 16
 
 # Bytes of the digest of a partition's content. It travels once, and tells the server whether two workers

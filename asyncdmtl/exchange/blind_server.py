@@ -10,7 +10,7 @@ import numpy as np
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.blinding.sealed import number_bytes
 from asyncdmtl.digests import VECTOR_DIGEST_BYTES
-from asyncdmtl.errors import CodingError, StateError
+from asyncdmtl.errors import StateError
 from asyncdmtl.exchange.blind_confirmation import BlindGroups
 from asyncdmtl.exchange.coded_server import Claims, RelayServerSide, refuse_disagreement
 from asyncdmtl.exchange.sides import DEFAULT_OPTIONS, NOBODY, Convergence, SideOptions, arrived
@@ -34,19 +34,6 @@ class BlindServerSide(RelayServerSide):
 
     def _make_groups(self, options: SideOptions) -> BlindGroups:
         return BlindGroups(self.plan, options.digest, number_bytes(self.problem.settings), options.keys)
-
-    def check(self, worker: int, upload: Upload) -> None:
-        """Compare what `worker` sent with the plan."""
-        layout = self.layout(worker)
-        counts = {
-            "bytes of rows": (upload.size, self.uplink_bytes(worker)),
-            "digests": (len(upload.digests), layout.digests),
-            "sealed numbers": (len(upload.sealed), layout.sealed),
-        }
-        for what, (got, expected) in counts.items():
-            if got != expected:
-                name = self.plan.placement.workers[worker]
-                raise CodingError(f"worker {name!r} sent {got} {what}, the plan says {expected}")
 
     def agree(self, uploads: Sequence[Upload | None], established: Mapping[str, int] = NOBODY) -> None:
         """Begin a round: compare the uploads of all workers, in their order."""
@@ -87,14 +74,14 @@ class BlindCheckingServerSide(BlindServerSide):
 
     Under detailed plans of `uncoded`, each unit goes up as it is, masked, from one of its holders. All of
     them tell a digest of the masked unit beside its MAC. The server compares what they tell with each other
-    and with what came, before anything goes down. A masked unit is noise, and so its digest tells nothing.
+    and with what came, before anything goes down. A masked unit is noise, and so its digest tells nothing if
+    holders agree. If not, the server can find by trial in which bits they differ.
     """
 
     streams = False
 
     def __init__(self, plan: Plan, problem: Problem, options: SideOptions = DEFAULT_OPTIONS) -> None:
         super().__init__(plan, problem, options)
-        self._firsts = [sum(plan.uplink_rows[:k]) for k in range(len(plan.uplink_rows))]
         self._masked = self._format.allocate(len(plan.units.holders))
         # The digest of each masked unit, as its holders told it.
         self._told_of_masked: list[bytes] = []
@@ -102,9 +89,7 @@ class BlindCheckingServerSide(BlindServerSide):
     def put(self, i: int, rows: Sequence[Bytes | None]) -> None:
         """Combine range `i`, and keep the masked units in it."""
         super().put(i, rows)
-        chosen, collect = self.plan.coders.collector()
-        each = {self._firsts[k] + r: row for k, part in arrived(rows) for r, row in enumerate(part)}
-        collect([each[r] for r in chosen], (), self._masked[:, self.ranges[i]])
+        self._collect(i, rows, self._masked)
 
     def finish(self, last: bool) -> None:
         """Compare the masked units that came with the digests of their holders.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, repeat
+from itertools import accumulate, chain, repeat
 
 import numpy as np
 
@@ -112,12 +112,12 @@ class CodedServerSide(ServerSide):
 
     def check(self, worker: int, upload: Upload) -> None:
         """Compare what `worker` sent with the plan."""
-        told = len(self._groups.digests_of[worker]), len(self.plan.placement.stored[worker])
-        digests, losses = told if self._detailed else self._groups.counts(worker)
+        layout = self.layout(worker)
         counts = {
             "bytes of rows": (upload.size, self.uplink_bytes(worker)),
-            "digests": (len(upload.digests), digests),
-            "losses": (len(upload.losses), losses),
+            "digests": (len(upload.digests), layout.digests),
+            "losses": (len(upload.losses), layout.losses),
+            "sealed numbers": (len(upload.sealed), layout.sealed),
         }
         for what, (got, expected) in counts.items():
             if got != expected:
@@ -219,6 +219,13 @@ class CodedServerSide(ServerSide):
             return (down[: len(rows)].reshape(-1),)
         return tuple(down[row] for row in rows)
 
+    def _collect(self, i: int, rows: Sequence[Bytes | None], units: Bytes) -> None:
+        """Decode range `i` of all units from the rows that have arrived."""
+        chosen, collect = self.plan.coders.collector([k for k, _ in arrived(rows)])
+        firsts = list(accumulate(self.plan.uplink_rows, initial=0))
+        each = {firsts[k] + r: row for k, part in arrived(rows) for r, row in enumerate(part)}
+        collect([each[r] for r in chosen], (), units[:, self.ranges[i]])
+
     def _make_groups(self, options: SideOptions) -> DigestGroups:
         """The groups of digests under the plan."""
         return SummedGroups(self.plan, options.digest, options.keys)
@@ -275,17 +282,13 @@ class CentralServerSide(CodedServerSide):
         options: SideOptions = DEFAULT_OPTIONS,
     ) -> None:
         super().__init__(plan, problem, options)
-        # The number of each worker's first row in the uplink matrix.
-        self._firsts = [sum(plan.uplink_rows[:k]) for k in range(len(plan.uplink_rows))]
         self._units = self._format.allocate(len(plan.units.holders))
         self._coded = plan.units.coded_spans(problem.partitions_of)
         self._results = self._down_format.allocate(len(problem.tasks))
 
     def put(self, i: int, rows: Sequence[Bytes | None]) -> None:
         """Decode range `i` of all units."""
-        chosen, collect = self.plan.coders.collector([k for k, _ in arrived(rows)])
-        each = {self._firsts[k] + r: row for k, part in arrived(rows) for r, row in enumerate(part)}
-        collect([each[r] for r in chosen], (), self._units[:, self.ranges[i]])
+        self._collect(i, rows, self._units)
 
     def finish(self, last: bool) -> None:
         """Check the digests of the decoded units, aggregate updates by task, and combine the results."""

@@ -18,8 +18,10 @@ them so that `S` stays the same at every receiver, which is a generalised birthd
 that a receiver lacks, to be solved within a round.
 
 Digests that one worker alone can compute, or that not all who decode can compute, are told as they are, and
-confirmed in the MAC. If anything differs, the round is made again under a *detailed* plan, in which every
-worker sends all its values, so that the server can name the worker at fault.
+confirmed in the MAC. Those of updates that are no units are confirmed in the sum if three workers hold them:
+with the weights, too, their factors add up to 0, so that they are not in `S`. If anything differs, the round
+is made again under a *detailed* plan, in which every worker sends all its values, so that the server can name
+the worker at fault.
 """
 
 from __future__ import annotations

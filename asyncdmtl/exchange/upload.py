@@ -47,7 +47,8 @@ class Upload:
     state : bytes
         The check of the state that the worker holds (`WorkerSide.state_check`).
     confirmation : bytes
-        In a message that leaves out what other workers tell: the digest of all values above; else empty.
+        In a message that leaves out what other workers tell: the number by which the worker confirms it and
+        its digests (`SummedGroups`); else empty.
     sealed : tuple of bytes
         In a blind run, losses, penalty and residual as they are sent, in place of the numbers above.
     """

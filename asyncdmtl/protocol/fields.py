@@ -129,16 +129,6 @@ def timing(values: Sequence[Any], count: int) -> tuple[Sequence[Any], tuple[floa
     return values[:count], (finite(seconds, "seconds", 0.0), finite(speed, "speed", 0.0))
 
 
-def short(value: float) -> float | int:
-    """A float as it is sent: 0.0 as the integer 0, which takes one byte."""
-    return value if value or math.copysign(1.0, value) < 0.0 else 0
-
-
-def long(value: Any, field: str) -> float:
-    """A float that `short` made short."""
-    return 0.0 if type(value) is int and value == 0 else real(value, field)
-
-
 def critical_strength(value: Any) -> float | None:
     """The λ from which on all coefficients are 0, or None if it is not known."""
     return None if value is None else finite(value, "critical strength", 0.0)

@@ -10,9 +10,9 @@
     body         msgpack bin objects of CHUNK_BYTES each, the last one shorter; none if the length is 0
 
 The lengths are msgpack integers in their shortest form, so that a frame is a sequence of msgpack objects. The
-checks detect bytes that were corrupted on the way, some of which TCP's checksum misses: the first one, before
-memory is taken or awaited bytes never come; the second one covers all before it. Bodies have digests of their
-own, which travel in heads.
+checks detect bytes that were corrupted on the way, some of which TCP's checksum misses. The first one detects
+wrong lengths before memory is taken for them, or bytes are awaited that never come; the second one covers all
+before it. Bodies have digests of their own, which travel in heads.
 """
 
 from __future__ import annotations

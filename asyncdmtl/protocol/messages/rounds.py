@@ -105,15 +105,14 @@ class Assign(Message):
         where = [self.plan, self.round, self.over, self.first]
         peers = [list(peer) for peer in self.peers]
         how = [self.grouped, self.detailed, peers, self.shared, self.carried, self.measured, self.paced]
-        how.append(self.key)
-        return [*where, dict(self.recipe), self.digest, infos, *how]
+        return [*where, dict(self.recipe), self.digest, infos, *how, self.key]
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Assign:
         plan, round_, over, first, *others = fields.exactly(values, 15, cls.kind)
         recipe, digest, partitions, grouped, detailed, peers, *flags, key = others
-        grouped, detailed, *others = (fields.flag(value, "flag") for value in (grouped, detailed, *flags))
-        shared, carried, measured, paced = others
+        grouped, detailed, *flags = (fields.flag(value, "flag") for value in (grouped, detailed, *flags))
+        shared, carried, measured, paced = flags
         return cls(
             fields.integer(plan, "plan number"),
             fields.integer(round_, "round"),
