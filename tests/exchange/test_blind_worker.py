@@ -120,6 +120,20 @@ def test_two_vectors_are_never_masked_with_one_stream(monkeypatch: pytest.Monkey
     assert len({key for key, _ in masked.vectors}) == 2 * 3 * 2 * 2
 
 
+def test_another_state_in_the_same_round_has_another_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that begins again at another state, under a plan of the same number, gets no stream twice."""
+    ahead, run = exchange(), exchange()
+    ahead.down(ahead.combine(ahead.up(), False))
+    masked = Masked(monkeypatch)
+    for state in (run.workers[0].trainer.state(), ahead.workers[0].trainer.state()):
+        for worker in run.workers:
+            worker.trainer.restore(state)
+        run.round = 0
+        run.up()
+    assert all(len(vectors) == 1 for vectors in masked.vectors.values())
+    assert len({key for key, _ in masked.vectors}) == 2
+
+
 def test_training_ends_when_the_numbers_of_all_workers_say_so() -> None:
     settings: dict[str, Any] = {"tolerance": 0.1, "rounds": 100, "coupling": "mean"}
     run, twin = exchange(**settings), train(PARTITIONS, make_settings(**settings))

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -88,11 +90,16 @@ def make_groups(name: str, keys: dict[int, bytes] | None = None) -> SummedGroups
     return SummedGroups(make_plan(placement, "relay", tasks=tasks), DIGEST, keys or {})
 
 
-def told_by_all(groups: SummedGroups, change: tuple[int, int] | None = None) -> list[Upload]:
-    """What all workers send; one of them may have computed another digest of one group that it holds."""
+def told_by_all(
+    groups: SummedGroups, change: tuple[int, int] | None = None, renamed: Mapping[int, int] | None = None
+) -> list[Upload]:
+    """What all workers send; one of them may have computed another digest of one group that it holds.
+
+    Groups that are `renamed` have the digests of others.
+    """
     sent = []
     for k, held in enumerate(groups.held):
-        digests = [DIGEST.combined([b"group", bytes([g])]) for g in held]
+        digests = [DIGEST.combined([b"group", bytes([(renamed or {}).get(g, g)])]) for g in held]
         if change is not None and change[0] == k:
             digests[held.index(change[1])] = bytes(16)
         losses = tuple(0.5 + n for n in groups._stored[k])
@@ -124,6 +131,20 @@ def test_a_worker_whose_digests_are_in_no_sum_is_named_alone() -> None:
         changed = [*sent[:k], replace(sent[k], confirmation=bytes(16)), *sent[k + 1 :]]
         with pytest.raises(UnconfirmedError, match=f"^{named} did not compute the same values"):
             groups.completed("abc", changed, states)
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_digests_that_one_holder_exchanged_are_noticed(name: str) -> None:
+    """Each group has factors of its own."""
+    groups = make_groups(name)
+    names, states = [f"w{k}" for k in range(len(groups.held))], [b"s" * 16] * len(groups.held)
+    shared = {g for g in range(len(groups.groups)) if sum(g in held for held in groups.held) > 1}
+    for k, held in enumerate(groups.held):
+        for one, other in combinations(sorted(shared.intersection(held)), 2):
+            sent = told_by_all(groups)
+            sent[k] = told_by_all(groups, renamed={one: other, other: one})[k]
+            with pytest.raises(UnconfirmedError, match="did not compute the same values"):
+                groups.completed(names, sent, states)
 
 
 @pytest.mark.parametrize("name", PLANS)
