@@ -34,18 +34,10 @@ def report_design(
         Loads for several numbers of copies.
     """
     placement = design.placement
-    N = len(placement.partitions)
     return {
-        "placement": placement.as_dict(),
-        "partitions": list(placement.partitions),
-        "capacities": dict(capacities),
-        "copies": str(Fraction(sum(map(len, placement.stored)), N)),
-        "uplink_loads": dict(zip(placement.workers, map(str, design.uplink_rates), strict=True)),
-        "uplink_load": str(design.uplink_load),
-        "uplink_bound": str(design.uplink_bound),
-        "downlink_load": str(design.downlink_load),
-        "downlink_bound": str(design.downlink_bound),
-        "uncoded_load": str(N),
+        **_stores(placement, capacities),
+        **_loads(design, placement.workers),
+        "uncoded_load": str(len(placement.partitions)),
         "speeds": None if speeds is None else dict(zip(placement.workers, map(str, speeds), strict=True)),
         "times": design.times and {key: str(value) for key, value in asdict(design.times).items()},
         "gap": str(design.gap),
@@ -67,23 +59,14 @@ def report_hierarchy_design(design: HierarchyDesign, capacities: Mapping[str, in
         Partitions that each worker may store.
     """
     topology = design.topology
-    placement = topology.placement
-    N = len(placement.partitions)
     return {
-        "placement": placement.as_dict(),
-        "partitions": list(placement.partitions),
-        "capacities": dict(capacities),
-        "copies": str(Fraction(sum(map(len, placement.stored)), N)),
+        **_stores(topology.placement, capacities),
         "relays": {relay: list(nodes) for relay, nodes in topology.relays.items()},
         "stored": {node: list(topology.stored(node)) for node in topology.top},
-        "uplink_loads": dict(zip(topology.top, map(str, design.uplink_rates), strict=True)),
-        "uplink_load": str(design.uplink_load),
-        "uplink_bound": str(design.uplink_bound),
-        "downlink_load": str(design.downlink_load),
-        "downlink_bound": str(design.downlink_bound),
+        **_loads(design, topology.top),
         "flat_uplink_load": str(design.flat_uplink_load),
         "flat_downlink_load": str(design.flat_downlink_load),
-        "uncoded_load": str(N),
+        "uncoded_load": str(len(topology.placement.partitions)),
         "times": None,
         "gap": str(design.gap),
         "optimal": design.optimal,
@@ -121,4 +104,25 @@ def report_additions(
             {key: str(value) if key.endswith("load") else value for key, value in asdict(each).items()}
             for each in additions
         ],
+    }
+
+
+def _stores(placement: Placement, capacities: Mapping[str, int]) -> DesignReport:
+    """What workers store, and may store."""
+    return {
+        "placement": placement.as_dict(),
+        "partitions": list(placement.partitions),
+        "capacities": dict(capacities),
+        "copies": str(Fraction(sum(map(len, placement.stored)), len(placement.partitions))),
+    }
+
+
+def _loads(design: Design | HierarchyDesign, senders: Sequence[str]) -> DesignReport:
+    """The loads of a design and their bounds; `senders` are the nodes of its uplink rates."""
+    return {
+        "uplink_loads": dict(zip(senders, map(str, design.uplink_rates), strict=True)),
+        "uplink_load": str(design.uplink_load),
+        "uplink_bound": str(design.uplink_bound),
+        "downlink_load": str(design.downlink_load),
+        "downlink_bound": str(design.downlink_bound),
     }
