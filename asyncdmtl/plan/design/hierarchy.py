@@ -203,11 +203,13 @@ class _Problem:
 
     def _exchange(self, stored: Stores) -> Stores | None:
         """Stores with one copy of a partition exchanged for one of another, which is new to some node."""
+        # What is stored behind each node.
+        held = [set[int]().union(*(stored[k] for k in group)) for group in self._groups]
         found = [
             (k, n, x)
             for k, own in enumerate(stored)
             for x in set(range(self._N)) - own
-            if self._is_new(stored, k, x)
+            if any(k in group and x not in union for group, union in zip(self._groups, held, strict=True))
             for n in own
         ]
         self._rng.shuffle(found)
@@ -223,10 +225,6 @@ class _Problem:
             if all(any(p in own for own in changed) for p in (n, x)):
                 return changed
         return None
-
-    def _is_new(self, stored: Stores, k: int, n: int) -> bool:
-        """Whether no worker behind some node that worker `k` is behind stores partition `n`."""
-        return any(k in group and not any(n in stored[j] for j in group) for group in self._groups)
 
 
 class HierarchyLoads(RoundLoads):
