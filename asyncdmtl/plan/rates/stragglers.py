@@ -222,7 +222,8 @@ def fewest_packets(
     # This number often suffices if no small one does.
     last = found.bound.denominator if costs is None else found.denominator
     for P in [*range(1, FEW_SUBPACKETS + 1), min(last, LARGEST_DENOMINATOR)]:
-        found = silent_rates(placement, silent, P, wanting, costs)
+        if P > 1:
+            found = silent_rates(placement, silent, P, wanting, costs)
         if found.value <= (1 + max_overhead) * found.bound:
             return found
     what = "load" if costs is None else "cost"
