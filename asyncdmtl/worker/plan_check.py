@@ -97,6 +97,9 @@ def _check_blind(assign: Assign, plan: AnyPlan) -> None:
     # Rows between workers are not masked, and the server has the keys by which workers take them.
     if assign.shared or not assign.carried:
         raise RemoteProtocolError("the rows of a blind run go through the server, and this plan's do not")
+    # More rows go up than are independent, so that masks would not hide in which bits holders differ.
+    if plan.silent:
+        raise RemoteProtocolError("a blind run waits for all workers, and this plan tolerates late ones")
 
 
 def check_recipe(assign: Assign, name: str) -> None:
