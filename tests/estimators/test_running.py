@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import asyncio
+
+import numpy as np
 import pytest
-from support.problems import make_partitions, make_settings
+from sklearn.base import clone
+from support.clusters import LIMIT
+from support.problems import make_partitions, make_settings, run_options
+from support.streams import JobCluster
 
 from asyncdmtl.errors import UsageError
+from asyncdmtl.estimators.models import CodedMultiTaskRegressor, CodedMultiTaskRegressorCV
 from asyncdmtl.estimators.running import Launch, is_remote, run_observed, run_on
 from asyncdmtl.learning.training import train
 from asyncdmtl.plan.placement import Placement
+from asyncdmtl.server.brought_jobs import brought_job
 from asyncdmtl.server.events import Finished, Joined, ServerEvent, Started
 from asyncdmtl.server.records import RoundRecord
 
@@ -49,3 +57,32 @@ def test_a_callback_that_fails_does_not_end_the_run(caplog: pytest.LogCaptureFix
     record, _ = run_observed(launch, settings, PARTITIONS, PLACEMENT, verbose=True)
     assert len(record.rounds) == 2
     assert caplog.text.count("no route to host") == 1
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        CodedMultiTaskRegressor(coupling="nuclear", workers=2),
+        CodedMultiTaskRegressor(coupling="l21", strength=0.25, strategy="central", workers=2),
+        CodedMultiTaskRegressorCV(coupling="l21", cv=3, workers=2),
+    ],
+    ids=["default strength", "given", "chosen"],
+)
+async def test_a_fit_with_a_stream_is_a_job_with_the_settings_of_the_estimator(
+    estimator: CodedMultiTaskRegressor | CodedMultiTaskRegressorCV,
+) -> None:
+    rng = np.random.default_rng(3)
+    X, tasks = rng.standard_normal((60, 4)), np.repeat(["a", "b", "c"], 20)
+    y = X @ rng.standard_normal(4) + 0.1 * rng.standard_normal(60)
+    # The server's own settings suit none of the estimators.
+    options = run_options(settings=make_settings(strength=9.0), workers=7)
+    alone = clone(estimator).fit(X, y, tasks)
+    async with asyncio.timeout(LIMIT), JobCluster(read_job=lambda job: brought_job(job, options)) as cluster:
+        host, port = cluster.address
+        away = clone(estimator).set_params(cluster=f"{host}:{port}")
+        await asyncio.to_thread(away.fit, X, y, tasks)
+    assert [outcome.error for outcome in cluster.outcomes] == [None]
+    assert away.strength_ == pytest.approx(alone.strength_, rel=1e-9)
+    assert away.traffic_["strategy"] == alone.traffic_["strategy"]
+    # Away, rows are not centred first.
+    np.testing.assert_allclose(away.coef_, alone.coef_, atol=1e-6)
