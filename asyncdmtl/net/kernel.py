@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 from dataclasses import astuple, dataclass
@@ -44,6 +45,9 @@ _ROOM = 512
 
 # States of <net/tcp_states.h> after the peer's FIN: TIME_WAIT, CLOSE_WAIT, LAST_ACK, CLOSING.
 _FIN_RECEIVED = {6, 8, 9, 11}
+
+# The state of a socket of which both ends have sent a FIN, or which was reset: CLOSE.
+_CLOSED = 7
 
 
 @dataclass(frozen=True)
@@ -98,9 +102,18 @@ def kernel_count(connection: socket.socket) -> KernelCount | None:
     if len(info) < _SIZE:
         return None
     received = struct.unpack_from("=Q", info, _BYTES_ACKED + 8)[0] - unread
-    if info[0] in _FIN_RECEIVED:
+    if _fin_received(connection, info[0]):
         received -= 1  # the kernel counts the FIN as a byte
     segments_out, segments_in = struct.unpack_from("=II", info, _SEGMENTS_OUT)
     sent, retransmitted = struct.unpack_from("=QQ", info, _BYTES_SENT)
     (size,) = struct.unpack_from("=I", info, _SEGMENT_BYTES)
     return KernelCount(received, sent, retransmitted, segments_in, segments_out, size)
+
+
+def _fin_received(connection: socket.socket, state: int) -> bool:
+    """Whether a socket's peer has sent a FIN. If it has sent a reset, that error must not be read yet."""
+    if state != _CLOSED:
+        return state in _FIN_RECEIVED
+    poll = select.poll()
+    poll.register(connection, 0)
+    return not any(events & select.POLLERR for _, events in poll.poll(0))
