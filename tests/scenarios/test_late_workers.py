@@ -30,12 +30,15 @@ PARTITIONS = make_partitions(8, "squared")
 
 SPEEDS = dict(zip(PLACEMENT.workers, map(Fraction, (10, 20, 50, 100)), strict=True))
 
+# The rounds of each run.
+ROUNDS = 15
+
 # So many features that rows travel in three ranges.
 THREE_RANGES = 12_000
 
 
-def options(rounds: int, strategy: str = "relay", **changes: Any) -> Any:
-    settings = make_settings(dtype="float64", rounds=rounds)
+def options(strategy: str = "relay", **changes: Any) -> Any:
+    settings = make_settings(dtype="float64", rounds=ROUNDS, tolerance=0.0)
     return run_options(settings=settings, strategy=strategy, workers=4, silent=1, **changes)
 
 
@@ -55,12 +58,27 @@ async def late_cluster(
             workers[-1].cancel()
 
 
-async def hold_back(cluster: Cluster, proxy: Proxy, first: int, last: int) -> None:
-    """Let nothing pass to or from the late worker from the end of one round to that of another."""
-    await cluster.event(RoundRecord, round=first)
+async def hold_back(cluster: Cluster, proxy: Proxy, rounds: int) -> None:
+    """Let nothing pass to or from the late worker for some rounds, which need all of the others.
+
+    Hence the others must be up to date then: none of them may be waiting for a state itself.
+    """
+    first = await up_to_date(cluster)
     proxy.passing.clear()
-    await cluster.event(RoundRecord, round=last)
+    await cluster.event(RoundRecord, round=min(first + rounds, ROUNDS - 1))
     proxy.passing.set()
+
+
+async def up_to_date(cluster: Cluster) -> int:
+    """Wait for a round at whose end nobody lags by more than one or lacks a state, and return its number."""
+    number = 0
+    while True:
+        await cluster.event(RoundRecord, round=number)
+        followed = cluster.instance.lateness
+        members = cluster.instance._membership.members.values()
+        if all(followed.is_sent(one) and followed.heard(one) >= max(0, number - 1) for one in members):
+            return number
+        number += 1
 
 
 async def models_of(workers: Sequence[asyncio.Task[TaskModels]]) -> list[bytes]:
@@ -75,9 +93,9 @@ async def test_a_late_worker_works_off_the_rounds_that_it_missed(
     strategy: str, features: int, links: Links
 ) -> None:
     partitions = make_partitions(8, "squared", features=features)
-    chosen = options(10, strategy, links=links)
+    chosen = options(strategy, links=links)
     async with late_cluster(chosen, partitions) as (cluster, proxy, workers):
-        await hold_back(cluster, proxy, 1, 6)
+        await hold_back(cluster, proxy, 5)
         record = await cluster.server
         twin = train(partitions, chosen.settings)
         assert set(await models_of(workers)) == {twin.models.coef_.tobytes()}
@@ -90,9 +108,9 @@ async def test_a_worker_that_misses_many_rounds_is_given_the_state_of_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(lateness, "MOST_LAG", 2)
-    chosen = options(40)
+    chosen = options()
     async with late_cluster(chosen) as (cluster, proxy, workers):
-        await hold_back(cluster, proxy, 3, 8)
+        await hold_back(cluster, proxy, 5)
         await cluster.server
         assert cluster.instance.lateness.handed_over["w2"] >= 1
         assert set(await models_of(workers)) == {train(PARTITIONS, chosen.settings).models.coef_.tobytes()}
@@ -103,17 +121,17 @@ async def test_a_worker_that_is_late_at_the_end_is_given_the_final_models(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(lateness, "MOST_LAG", 2)
-    chosen = options(8)
+    chosen = options()
     async with late_cluster(chosen) as (cluster, proxy, workers):
-        await hold_back(cluster, proxy, 1, 7)
+        await hold_back(cluster, proxy, ROUNDS)
         await cluster.server
         assert set(await models_of(workers)) == {train(PARTITIONS, chosen.settings).models.coef_.tobytes()}
 
 
 async def test_models_under_linear_are_those_of_the_twin_up_to_rounding() -> None:
-    chosen = options(8, "linear")
+    chosen = options("linear")
     async with late_cluster(chosen) as (cluster, proxy, workers):
-        await hold_back(cluster, proxy, 1, 5)
+        await hold_back(cluster, proxy, 4)
         await cluster.server
         twin = train(PARTITIONS, chosen.settings).models.coef_
         for models in await asyncio.gather(*workers):
@@ -121,7 +139,7 @@ async def test_models_under_linear_are_those_of_the_twin_up_to_rounding() -> Non
 
 
 async def test_a_lost_worker_is_planned_without_although_none_was_waited_for() -> None:
-    chosen = options(8, rejoin_timeout=0.0)
+    chosen = options(rejoin_timeout=0.0)
     async with late_cluster(chosen) as (cluster, proxy, workers):
         await cluster.event(RoundRecord, round=1)
         workers[-1].cancel()
