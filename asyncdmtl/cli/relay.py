@@ -41,8 +41,9 @@ _wait_options = together(
     seconds_option("--start-timeout", 3600.0, "Wait this long for the start of the training."),
     seconds_option(
         "--round-timeout",
-        600.0,
-        "Wait this long for a worker's uplink, and for the parent's downlink, of a round.",
+        500.0,
+        "Wait this long for a worker's uplink, and half as long again for the parent's downlink, of a round; "
+        "the parent must wait longer for uplinks.",
     ),
     seconds_option("--silence-timeout", 10.0, "Give a worker or the parent up that is silent for longer."),
 )
