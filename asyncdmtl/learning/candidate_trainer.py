@@ -35,6 +35,7 @@ from asyncdmtl.learning.curvature import at_intercepts, log_means
 from asyncdmtl.learning.descent import Descent
 from asyncdmtl.learning.newton_trainer import NEAR, NewtonTrainer
 from asyncdmtl.learning.outcome import Outcome, outcome_numbers, packed, unpacked
+from asyncdmtl.learning.parallel import in_parallel
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.second_derivatives import Whole
 from asyncdmtl.learning.step import Columns
@@ -138,14 +139,18 @@ class CandidateTrainer(NewtonTrainer):
         if not self._descents:
             told = Told(told.shares, *(np.broadcast_to(part[:1], part.shape) for part in told[1:]))
             self._set_out(told)
-        held = _held_out(told)
-        for p, (descent, rest) in enumerate(zip(self._descents, self._rests(), strict=True)):
+        held, rests = _held_out(told), self._rests()
+
+        def descend(p: int) -> None:
+            descent = self._descents[p]
             free = np.isnan(descent.fixed)
             losses, gradients = told.losses[p] * free, told.gradients[p] * free[..., None]
             H = told.second_derivatives(p)
             H[~free] = 0.0
-            self._models[p], better = descent.step(self._models[p], losses, gradients, Whole(H), rest)
+            self._models[p], better = descent.step(self._models[p], losses, gradients, Whole(H), rests[p])
             self._held[p] = np.where(better[1:], held[p], self._held[p])
+
+        in_parallel(descend, range(len(self._descents)), told.triangles[0].size)
         if self._paths.tries_second and self._iterate.steps >= _TRIED_TOO:
             self._follow()
         self._choose()

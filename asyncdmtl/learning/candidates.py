@@ -21,6 +21,7 @@ from asyncdmtl.arrays import Floats, Indices
 from asyncdmtl.learning.batches import Batch
 from asyncdmtl.learning.curvature import SecondOrderWire
 from asyncdmtl.learning.losses import LOSSES
+from asyncdmtl.learning.parallel import in_parallel
 from asyncdmtl.learning.settings import WITHOUT_STRENGTH
 
 # λ of the path of each coupling: three factors of ten.
@@ -32,6 +33,9 @@ ALPHAS = 10.0 ** np.arange(2.0, -4.5, -1.0)
 
 COMPARED = 2
 """The kinds of these models: of each task alone, and one for all."""
+
+# The spans of partitions of a batch whose second moments are computed in parallel.
+_SPANS = 8
 
 # A data set of which a task has less than this share of its rows has none of them.
 _NO_ROWS = 1e-9
@@ -157,14 +161,15 @@ def describe_candidates(
         X = np.concatenate([X, np.ones((*X.shape[:2], 1))], axis=2)
     told = np.zeros((len(X), wire.length))
     blocks, d = wire.blocks(told), wire.d
-    places, weights = [], []
-    for k in range(wire.folds + 1):
+
+    def describe_set(k: int) -> list[tuple[int, Floats]]:
+        """Tell of a data set all but curvatures: the paths (P, r weights) that have some."""
         kept = folds != k - 1
         if k:
             told[:, k - 1] = total(batch.shares(np.where(kept, 0.0, 1.0)), 1)
         on = np.flatnonzero(active[:, k])
         if not len(on):
-            continue
+            return []
         W = np.ascontiguousarray(models[on, k][:, batch.tasks].transpose(1, 2, 0))
         s = np.ascontiguousarray(matmul(X, W).transpose(2, 0, 1))
         values, derivatives = LOSSES[loss].value_and_derivative(s, batch.y)
@@ -172,14 +177,26 @@ def describe_candidates(
         blocks[:, on, k, 1] = total(batch.shares(np.where(kept, 0.0, values)), 2).T
         shares = batch.shares(np.where(kept, derivatives, 0.0))
         blocks[:, on, k, 2 : 2 + d] = matmul(np.ascontiguousarray(shares.transpose(1, 0, 2)), X)
+        weights = []
         for i, p in enumerate(on):
             curvatures = LOSSES[loss].second_derivative(
                 s[i], batch.y, derivatives[i], sharp=bool(sharp[p, k])
             )
-            places.append((p, k))
-            weights.append(batch.shares(np.where(kept, curvatures, 0.0)))
+            weights.append((int(p), batch.shares(np.where(kept, curvatures, 0.0))))
+        return weights
+
+    sets = range(wire.folds + 1)
+    of_sets = in_parallel(describe_set, sets, X.size)
+    places = [(p, k) for k, weights in zip(sets, of_sets, strict=True) for p, _ in weights]
     if places:
         p, k = np.array(places).T
-        blocks[:, p, k, 2 + d :] = second_moments(X, np.stack(weights, axis=1))
+        weights = np.stack([own for weights in of_sets for _, own in weights], axis=1)
+        size = -(-len(X) // _SPANS)
+
+        def describe_span(first: int) -> None:
+            span = slice(first, first + size)
+            blocks[span, p, k, 2 + d :] = second_moments(X[span], weights[span])
+
+        in_parallel(describe_span, range(0, len(X), size), size * X[0].size * d)
     told_of_candidates = wire.length - wire.compared
     out[batch.places, :told_of_candidates] = told[:, :told_of_candidates]

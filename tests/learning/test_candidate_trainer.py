@@ -7,7 +7,7 @@ from support.problems import make_settings
 
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import DataError, UsageError
-from asyncdmtl.learning import shared_solutions
+from asyncdmtl.learning import parallel, shared_solutions
 from asyncdmtl.learning.candidate_trainer import CandidateTrainer
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.selection import _held_out_loss, _splits
@@ -67,6 +67,18 @@ def test_other_losses_and_intercepts_end_too(changes: dict[str, str]) -> None:
     trained = train(labelled(3, 20), choosing(tolerance=1e-6, **changes))
     assert trained.converged
     assert trained.outcome is not None
+
+
+def test_candidates_in_threads_have_the_bits_of_those_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    partitions, settings = labelled(3, 20), choosing(tolerance=1e-6)
+    alone = train(partitions, settings)
+    parallel._pool.cache_clear()
+    monkeypatch.setattr(parallel, "cores", lambda: 3)
+    monkeypatch.setattr(parallel, "_LEAST_NUMBERS", 0)
+    monkeypatch.setattr(shared_solutions, "_SOLVED", {})
+    together = train(partitions, settings)
+    assert together.models.coef_.tobytes() == alone.models.coef_.tobytes()
+    assert list(together.objectives) == list(alone.objectives)
 
 
 def test_single_task_and_pooled_training_compete_with_couplings() -> None:
