@@ -26,8 +26,8 @@ CHECKS = (
 )
 
 
-# Tests start more than a thousand processes. Without compiled files, which some machines do not write, each of
-# them would compile all modules that it imports.
+# Tests start more than a thousand processes. Without compiled files, which some machines do not write, each
+# of them would compile all modules that it imports.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
