@@ -4,8 +4,9 @@ Every vector that a worker lacks is cut into blocks. A worker that holds a vecto
 peer is asked for a few blocks at a time, and for more as it gives them, so that quick peers give more: no
 schedule is needed, and a slow or lost peer costs its share. A peer that is slow is asked only for what others
 cannot give sooner. Blocks that few can give are asked for first.
-Once all blocks are asked for, a peer that is free is asked for one that is late elsewhere. No clock is read:
-times are seconds of any monotonic clock.
+Once all blocks are asked for, a peer that is free is asked for one that is late elsewhere. Of short vectors,
+messages and wake-ups are the cost: each is one block, and those that one peer is to give (`shares`) are asked
+for at once. No clock is read: times are seconds of any monotonic clock.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import median_low
+from types import MappingProxyType
 from typing import NamedTuple
 
 # The blocks that a vector is cut into, unless they would be shorter or longer than these bytes. Short blocks
@@ -21,13 +23,15 @@ from typing import NamedTuple
 BLOCKS_OF_A_VECTOR = 32
 FEWEST_BYTES, MOST_BYTES = 1 << 16, 1 << 20
 
-# Where blocks come so quickly that messages are the larger cost, blocks are longer: as many bytes as came
-# within these seconds, but no fewer blocks of a vector, so that several peers give parts of it.
-BLOCK_SECONDS = 0.05
+# Where bytes come so quickly that messages are the larger cost, blocks are longer: as many bytes as came from
+# all peers within these seconds, but no fewer blocks of a vector, so that several peers give parts of it.
+BLOCK_SECONDS = 0.02
 FEWEST_BLOCKS = 4
 
-# The blocks that a peer is asked for at a time: one is on its way while the next one is being asked for.
+# The blocks that a peer is asked for at a time: one is on its way while the next one is being asked for. Of
+# the short vectors that are its share, it is asked for more at a time.
 ASKED_OF_A_PEER = 2
+MOST_ASKED_OF_A_SHARE = 16
 
 # A block is late once it takes as many times as long as blocks took on average, and never within as many
 # seconds. Before any has come, nothing is known of the links.
@@ -45,9 +49,11 @@ SLOW_FACTOR = 2.0
 # The share of the last block in the average time of a peer's blocks.
 NEW_SHARE = 0.25
 
-# The share that is left of a peer's average in a round in which it gave nothing: one that was slow is asked
-# again after some rounds.
+# The share that is left of a slow peer's average in a round in which it gave nothing: it is asked again after
+# some rounds. In a round in which fewer bytes came in a second, as much is left of the speed.
 KEPT_SHARE = 0.95
+
+NO_SHARES: Mapping[int, str] = MappingProxyType({})
 
 
 def most_blocks(size: int) -> int:
@@ -83,6 +89,8 @@ class BlockRequests:
         Those of the round before, which know how quickly blocks come.
     now : float
         The time at which the round begins.
+    shares : mapping of vector to name, optional
+        The peers that are to give short vectors, unless they are slow or lost (`exchange.shares`).
 
     Attributes
     ----------
@@ -96,13 +104,17 @@ class BlockRequests:
         holders: Mapping[int, Iterable[str]],
         before: BlockRequests | None = None,
         now: float = 0.0,
+        shares: Mapping[int, str] = NO_SHARES,
     ) -> None:
         # The average time of each peer from asking for a block until it came, and those timed in this round.
         self._took: dict[str, float] = {} if before is None else before.remembered()
         self._timed: set[str] = set()
         self.width: int = 0 if before is None else before.width
-        quick = int(BLOCK_SECONDS * self.width / self.seconds) if self.seconds else 0
+        # The bytes that came in a second, from all peers together.
+        self._speed = 0.0 if before is None else before.speed
+        self._came, quick = 0, int(BLOCK_SECONDS * self._speed)
         self._began = self._last = now
+        self._shares = {v: peer for v, peer in shares.items() if sizes.get(v, math.inf) <= FEWEST_BYTES}
         self._holders = {vector: set(holders[vector]) for vector in sizes}
         self._waiting: dict[int, list[Block]] = {}
         widest = 0
@@ -125,10 +137,16 @@ class BlockRequests:
         """The average time of a block, of the peer in the middle; 0 if it is not known."""
         return median_low(self._took.values()) if self._took else 0.0
 
+    @property
+    def speed(self) -> float:
+        """The bytes that came in a second: of this round, or a little less than before."""
+        seconds = self._last - self._began
+        return max(KEPT_SHARE * self._speed, self._came / seconds if seconds > 0 else 0.0)
+
     def remembered(self) -> dict[str, float]:
         """The average time of each peer for the next round."""
         return {
-            peer: seconds * (1.0 if peer in self._timed else KEPT_SHARE)
+            peer: seconds * (KEPT_SHARE if self._is_slow(peer) and peer not in self._timed else 1.0)
             for peer, seconds in self._took.items()
         }
 
@@ -159,7 +177,10 @@ class BlockRequests:
         vectors = [
             v
             for v, blocks in self._waiting.items()
-            if blocks and peer in self._holders[v] and not (slow and self._others_suffice(v, peer, now))
+            if blocks
+            and peer in self._holders[v]
+            and not self._is_other_share(v, peer)
+            and not (slow and self._others_suffice(v, peer, now))
         ]
         if vectors:
             # Of vectors that equally many hold, peers begin with different ones: the fullest queue first
@@ -189,6 +210,7 @@ class BlockRequests:
         asked = self._asked.pop(block)
         self._missing -= 1
         self._last = now
+        self._came += block.stop - block.start
         if peer in asked.of:
             self.took(peer, now - asked.of[peer])
 
@@ -197,6 +219,15 @@ class BlockRequests:
         before = self._took.get(peer, seconds)
         self._took[peer] = before + NEW_SHARE * (seconds - before)
         self._timed.add(peer)
+
+    def asked_of(self, peer: str) -> int:
+        """The blocks that a peer may be asked for at a time."""
+        return MOST_ASKED_OF_A_SHARE if peer in self._shares.values() else ASKED_OF_A_PEER
+
+    def _is_other_share(self, vector: int, peer: str) -> bool:
+        """Whether a vector is the share of another peer, which is neither lost nor slow."""
+        of = self._shares.get(vector, peer)
+        return of != peer and of in self._holders[vector] and not self._is_slow(of)
 
     def _is_slow(self, peer: str) -> bool:
         """Whether the blocks of a peer take much longer than those of others."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import AsyncDMTLError, RemoteProtocolError
-from asyncdmtl.exchange.blocks import ASKED_OF_A_PEER, MOST_BYTES, Block, BlockRequests
+from asyncdmtl.exchange.blocks import ASKED_OF_A_PEER, MOST_BYTES, NO_SHARES, Block, BlockRequests
 from asyncdmtl.net.addresses import format_address
 from asyncdmtl.net.authentication import greet_server
 from asyncdmtl.net.connection import Connection
@@ -152,6 +152,13 @@ class _Round(NamedTuple):
     targets: Mapping[int, Bytes]
 
 
+class _Sources(NamedTuple):
+    """The peers that hold each vector, and those that are to give it if it is short."""
+
+    holders: Mapping[int, frozenset[str]]
+    shares: Mapping[int, str]
+
+
 class PeerClient:
     """Takes the vectors that this worker lacks from others, in one round after another.
 
@@ -174,7 +181,7 @@ class PeerClient:
         self._ledger = Ledger()
         self._links: dict[str, PeerLink] = {}
         self._order: tuple[str, ...] = ()
-        self._holders: Mapping[int, frozenset[str]] = {}
+        self._sources = _Sources({}, NO_SHARES)
         self._round = _Round(-1, -1, {})
         self._requests = BlockRequests({}, {})
         self._received: Counter[str] = Counter()
@@ -199,7 +206,12 @@ class PeerClient:
         failed = [link.failure for link in self._links.values() if link.failure]
         return "; ".join(failed) or f"no worker that others reach has vectors {vectors}"
 
-    async def follow(self, peers: Iterable[Peer], holders: Mapping[int, frozenset[str]]) -> None:
+    async def follow(
+        self,
+        peers: Iterable[Peer],
+        holders: Mapping[int, frozenset[str]],
+        shares: Mapping[int, str] = NO_SHARES,
+    ) -> None:
         """Take rows from these peers from now on.
 
         Parameters
@@ -208,13 +220,15 @@ class PeerClient:
             In the order in which they are asked.
         holders : mapping of vector to names
             The workers that hold each vector that this worker lacks.
+        shares : mapping of vector to name, optional
+            The peers that are to give them, if they are short.
         """
         named = {peer.name: peer for peer in peers}
         gone = [name for name, link in self._links.items() if link.peer != named.get(name)]
         await asyncio.gather(*(self._links.pop(name).close() for name in gone))
         needed = frozenset().union(*holders.values())
         self._order = tuple(name for name in named if name in needed)
-        self._holders = {v: names & named.keys() for v, names in holders.items()}
+        self._sources = _Sources({v: names & named.keys() for v, names in holders.items()}, shares)
         self._requests = BlockRequests({}, {}, self._requests)
         for name in self._order:
             if name not in self._links:
@@ -227,7 +241,10 @@ class PeerClient:
         self._ledger = Ledger()
         sizes = {vector: len(target) for vector, target in targets.items()}
         now = asyncio.get_running_loop().time()
-        self._requests = BlockRequests(sizes, self._holders, self._requests, now)
+        # A peer that is still being connected to would keep its share waiting.
+        there = {name for name, link in self._links.items() if link.connection is not None}
+        shares = {vector: name for vector, name in self._sources.shares.items() if name in there}
+        self._requests = BlockRequests(sizes, self._sources.holders, self._requests, now, shares)
         for name in self._order:
             self._links[name].count_in(self._ledger)
             self._links[name].open(self._ask, partial(self._on_rows, name))
@@ -257,12 +274,13 @@ class PeerClient:
                 requests.lost(name)
             elif link.connection is not None:
                 free.append((link, link.connection))
-        # Each peer is asked for one block before any is asked for a second one.
+        # Each peer is asked for its share, or one block, before any is asked for a second one.
         for depth in range(1, ASKED_OF_A_PEER + 1):
             if requests.nothing_to_ask(now):
                 break
             for link, connection in free:
-                self._ask_of(link, connection, now, depth)
+                most = requests.asked_of(link.peer.name)
+                self._ask_of(link, connection, now, depth if most == ASKED_OF_A_PEER else most)
         if not requests.complete:
             loop = asyncio.get_running_loop()
             self._retry = loop.call_later(requests.seconds_to_late(now), self._ask)
@@ -292,6 +310,6 @@ class PeerClient:
             self._requests.took(name, now - asked)
         # Nothing has changed for the other peers, until a block is late.
         if link.connection is not None and not self._requests.nothing_to_ask(now):
-            self._ask_of(link, link.connection, now, ASKED_OF_A_PEER)
+            self._ask_of(link, link.connection, now, self._requests.asked_of(name))
         if self._requests.complete:
             self._ask()

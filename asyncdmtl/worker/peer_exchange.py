@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 
 from asyncdmtl.errors import AsyncDMTLError, RemoteProtocolError
+from asyncdmtl.exchange.shares import shares_of
 from asyncdmtl.exchange.sides import WorkerSide
 from asyncdmtl.net.addresses import parse_address
 from asyncdmtl.net.connection import Connection
@@ -85,8 +86,12 @@ class PeerExchange:
         peers = sorted(assign.peers, key=lambda peer: (self._position(peer.name) - own) % len(workers))
         holders = plan.units.holders
         wanted = side.wanted_vectors()
+        giving = {self._position(peer.name) for peer in peers} | {own}
+        shares = shares_of(own, holders, [delivery.wanted for delivery in plan.deliveries], giving)
         await self._client.follow(
-            peers, {unit: frozenset(workers[k] for k in holders[unit] if k != own) for unit in wanted}
+            peers,
+            {unit: frozenset(workers[k] for k in holders[unit] if k != own) for unit in wanted},
+            {unit: workers[giver] for unit, giver in shares.items()},
         )
         self._given = frozenset().union(
             *(delivery.wanted for k, delivery in enumerate(plan.deliveries) if k != own)

@@ -6,9 +6,14 @@ import pytest
 
 from asyncdmtl.exchange import blocks
 from asyncdmtl.exchange.blocks import (
+    ASKED_OF_A_PEER,
+    BLOCK_SECONDS,
     FEWEST_BLOCKS,
+    FEWEST_BYTES,
+    KEPT_SHARE,
     LATE_FACTOR,
     LATE_SECONDS,
+    MOST_ASKED_OF_A_SHARE,
     UNKNOWN_SECONDS,
     Block,
     BlockRequests,
@@ -151,7 +156,9 @@ def test_blocks_that_come_quickly_are_longer_in_the_next_round() -> None:
     block = first.next("a", 0.0)
     assert block == Block(0, 0, 125_000)
     first.came(block, "a", 0.001)
+    assert first.speed == 125e6
     longer = BlockRequests(sizes, holders, first)
+    assert longer.speed == KEPT_SHARE * first.speed
     assert widths(longer) == {4_000_000 // FEWEST_BLOCKS}
     # A block that is eight times as long may take eight times as long before it is late.
     assert longer.seconds == pytest.approx(0.008)
@@ -201,3 +208,54 @@ def test_a_slow_peer_is_asked_once_a_quick_one_has_fallen_silent() -> None:
     assert [requests.next("a", 0.0), requests.next("a", 0.0)] != [None, None]
     assert requests.next("b", 0.1) is None
     assert requests.next("b", 0.1 + requests.patience) is not None
+
+
+def test_a_busy_peer_does_not_make_blocks_short() -> None:
+    sizes, holders = dict.fromkeys(range(4), 4_000_000), dict.fromkeys(range(4), "ab")
+    requests = BlockRequests(sizes, holders)
+    # Every block waits for half a second, but 32 MB come in each second.
+    while (block := requests.next("a", 0.0)) is not None:
+        requests.came(block, "a", 0.5)
+    assert requests.speed == 32e6
+    requests = BlockRequests(sizes, holders, requests)
+    assert requests.width == BLOCK_SECONDS * 32e6
+
+
+def test_short_vectors_are_asked_of_the_peers_whose_share_they_are() -> None:
+    holders = dict.fromkeys(range(3), "ab")
+    requests = BlockRequests(dict.fromkeys(range(3), 10), holders, shares={0: "b", 1: "a", 2: "b"})
+    assert requests.asked_of("a") == requests.asked_of("b") == MOST_ASKED_OF_A_SHARE
+    assert requests.next("a", 0.0) == Block(1, 0, 10)
+    assert requests.next("a", 0.0) is None
+    assert [requests.next("b", 0.0) for _ in range(3)] == [Block(0, 0, 10), Block(2, 0, 10), None]
+    # A share that is late is asked of another peer, too.
+    assert requests.next("a", UNKNOWN_SECONDS) == Block(0, 0, 10)
+
+
+def test_the_share_of_a_peer_that_is_slow_or_lost_is_asked_of_others() -> None:
+    before = BlockRequests({0: 10}, {0: "ab"})
+    before.took("a", 0.01)
+    before.took("b", 1.0)
+    for requests in (
+        BlockRequests({0: 10}, {0: "ab"}, before, shares={0: "b"}),
+        BlockRequests({0: 10}, {0: "ab"}, shares={0: "b"}),
+    ):
+        if not requests.seconds:
+            assert requests.next("a", 0.0) is None
+            requests.lost("b")
+        assert requests.next("a", 0.0) == Block(0, 0, 10)
+
+
+def test_long_vectors_have_no_shares() -> None:
+    requests = BlockRequests({0: FEWEST_BYTES + 1}, {0: "ab"}, shares={0: "b"})
+    assert requests.asked_of("b") == ASKED_OF_A_PEER
+    assert requests.next("a", 0.0) is not None
+
+
+def test_the_average_of_an_unasked_quick_peer_stays() -> None:
+    requests = BlockRequests({0: 10}, {0: "ab"})
+    requests.took("a", 0.01)
+    requests.took("b", 0.02)
+    for _ in range(50):
+        requests = BlockRequests({0: 10}, {0: "ab"}, requests)
+    assert requests.remembered() == {"a": 0.01, "b": 0.02}

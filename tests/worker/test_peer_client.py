@@ -155,3 +155,27 @@ async def test_peers_of_a_new_plan_replace_those_before() -> None:
         client.begin(1, 0, targets(0))
         await until(client)
         assert set(client.received) == {"w2"}
+
+
+async def test_short_vectors_come_from_the_peers_whose_share_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("LATE_SECONDS", "UNKNOWN_SECONDS"):
+        monkeypatch.setattr(f"asyncdmtl.exchange.blocks.{name}", 60.0)
+    async with peers({"w1": "012", "w2": "012"}) as (client, servers, named):
+        holders = dict.fromkeys(VECTORS, frozenset(named))
+        await client.follow(named.values(), holders, dict.fromkeys(VECTORS, "w2"))
+        for round_ in range(2):
+            for server in servers.values():
+                server.give(0, round_, VECTORS)
+            client.begin(0, round_, targets(0, 1, 2))
+            # In the first round, whoever is reached first gives.
+            while any(link.connection is None for link in client._links.values()) or not client.complete:
+                client.changed.clear()
+                await client.changed.wait()
+        assert {name: rows for name, (rows, _) in client.received.items()} == {"w2": 3 * SIZE}
+        servers["w2"].keep_to(())
+        client.begin(0, 2, wanted := targets(0, 1, 2))
+        servers["w1"].give(0, 2, VECTORS)
+        await until(client)
+        np.testing.assert_array_equal(wanted[2], VECTORS[2])
