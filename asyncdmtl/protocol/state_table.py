@@ -38,6 +38,7 @@ class State(_Key):
     GROUP_CHECKED = "The worker has reported whether it receives the group, and waits for a plan."
     LISTENING = "The worker opens a port on which other workers may take rows from it."
     GIVING_STATE = "The worker must send the state of the training."
+    GIVING_BEFORE_END = "The worker must send the state, and then receives the last round."
     TAKING_STATE = "The worker allocates memory for the state of the training."
     AWAITING_STATE = "The server must send the state of the training."
     COMPUTING = "The worker computes its rows of the round."
@@ -51,7 +52,8 @@ class State(_Key):
 
 # A worker whose rows are encoded gets a plan, and may get another one at any time before the end.
 _MAY_BE_ASSIGNED = (
-    *(State.READY, State.GROUP_CHECKED, State.GIVING_STATE, State.TAKING_STATE, State.AWAITING_STATE),
+    *(State.READY, State.GROUP_CHECKED, State.GIVING_STATE, State.GIVING_BEFORE_END),
+    *(State.TAKING_STATE, State.AWAITING_STATE),
     *(State.COMPUTING, State.UPLINK_SENT, State.ENDING, State.DONE),
 )
 
@@ -121,13 +123,17 @@ TRANSITIONS: Mapping[tuple[State, str], State] = {
 
 
 # What may come beside the transitions above under a plan that tolerates silent workers. The server sends a
-# worker the rows of a round that it went on with before the worker's own came, and a worker that missed many
-# rounds the state of the training. An uplink of an earlier round does not change the state.
+# worker the rows of a round that it went on with before the worker's own came, or before its state, and a
+# worker that missed many rounds the state of the training. An uplink of an earlier round does not change the
+# state.
 TOLERANT_TRANSITIONS: Mapping[tuple[State, str], State] = {
     (State.COMPUTING, "downlink, go on"): State.COMPUTING,
     (State.COMPUTING, "downlink, end"): State.ENDING,
     (State.COMPUTING, "uplink, late"): State.COMPUTING,
     (State.ENDING, "uplink, late"): State.ENDING,
+    (State.GIVING_STATE, "downlink, go on"): State.GIVING_STATE,
+    (State.GIVING_STATE, "downlink, end"): State.GIVING_BEFORE_END,
+    (State.GIVING_BEFORE_END, "snapshot"): State.ENDING,
     (State.UPLINK_SENT, "restore"): State.COMPUTING,
 }
 

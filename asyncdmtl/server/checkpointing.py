@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -117,7 +118,7 @@ class CheckpointWriter:
         # One save at a time: a second one, when the server is stopped, waits for the first.
         self._saving = asyncio.Lock()
 
-    async def save(self, state: Bytes | None) -> None:
+    async def save(self, state: Bytes | None, prepared: Checkpoint | None = None) -> None:
         """Write a checkpoint. If this fails after training has begun, the run goes on.
 
         Parameters
@@ -125,6 +126,9 @@ class CheckpointWriter:
         state : uint8 array or None
             The state of the training; None for the state before the first round, and for one that only
             the workers hold.
+        prepared : Checkpoint, optional
+            The checkpoint of the round that the state is of, as `prepare` made it then; without it, one of
+            the run as it stands is made.
 
         Raises
         ------
@@ -132,7 +136,9 @@ class CheckpointWriter:
             The first checkpoint cannot be written.
         """
         progress, began = self._progress, time.perf_counter()
-        checkpoint = self._checkpoint(state)
+        checkpoint = prepared or self.prepare()
+        if state is not None:
+            checkpoint = replace(checkpoint, state=state)
         try:
             async with self._saving:
                 size = await _whole(asyncio.to_thread(self._store.save, checkpoint))
@@ -142,15 +148,16 @@ class CheckpointWriter:
             progress.note("", "Checkpoint", str(error))
             return
         if state is not None:
-            progress.keep_saved(state)
-        checkpointed = Checkpointed(progress.round, size, time.perf_counter() - began)
+            progress.keep_saved(checkpoint.round, state, over=checkpoint.over)
+        checkpointed = Checkpointed(checkpoint.round, size, time.perf_counter() - began)
         progress.emit(checkpointed)
         log.info(
             "run %s round %d: checkpoint of %d bytes", progress.run, progress.round, size,
             extra={"run": progress.run, **vars(checkpointed)},
         )  # fmt: skip
 
-    def _checkpoint(self, state: Bytes | None) -> Checkpoint:
+    def prepare(self) -> Checkpoint:
+        """The checkpoint of the run as it stands, without the state of the training."""
         progress = self._progress
         return Checkpoint(
             run=progress.run,
@@ -167,7 +174,7 @@ class CheckpointWriter:
             incidents=tuple(progress.incidents),
             ledger=self._ledger.copy(),
             distrusted=tuple(sorted(progress.distrusted)),
-            state=np.empty(0, np.uint8) if state is None else state,
+            state=np.empty(0, np.uint8),
             ending=progress.ending,
         )
 

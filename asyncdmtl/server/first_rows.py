@@ -15,12 +15,13 @@ import numpy as np
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import AsyncDMTLError, WaitError
 from asyncdmtl.exchange.upload import Upload
-from asyncdmtl.protocol.messages.registry import MoreRows, Uplink
+from asyncdmtl.protocol.messages.registry import MoreRows, Snapshot, Uplink
 from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.lateness import Lateness, LateUpload
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.peers import OPTION, Peers, ReplanError
 from asyncdmtl.server.row_collection import NoteUplink, RowCollection
+from asyncdmtl.server.state_requests import StateRequests
 
 
 class FirstRows(RowCollection):
@@ -34,6 +35,8 @@ class FirstRows(RowCollection):
     peers, assignment, number, note_uplink
         As for `RowCollection`.
     lateness : Lateness
+    requests : StateRequests
+        Takes the states that members give between their rows.
     """
 
     def __init__(
@@ -43,9 +46,11 @@ class FirstRows(RowCollection):
         number: int,
         note_uplink: NoteUplink,
         lateness: Lateness,
+        requests: StateRequests,
     ) -> None:
         super().__init__(peers, assignment, number, note_uplink)
         self._lateness = lateness
+        self._requests = requests
         self._uploads: list[Upload | None] = [None] * len(assignment.members)
         self._ranges: list[dict[int, Bytes]] = [{} for _ in self.side.ranges]
         self._chosen = False
@@ -97,10 +102,16 @@ class FirstRows(RowCollection):
             await self._lose_failed()
             if len(self._ranges[i]) >= needed:
                 return
-            there = sum(not task.done() or k in self._ranges[i] for k, task in self._readers.items())
+            there = sum(k in self._ranges[i] or self._may_come(k) for k in self._readers)
             if there < needed:
                 raise ReplanError
             await self._changed.wait()
+
+    def _may_come(self, k: int) -> bool:
+        """Whether further rows of this round may come from member `k`."""
+        member = self.assignment.members[k]
+        served = self._lateness.may_send(member, self.number) or self._requests.serves(member)
+        return served and not self._readers[k].done()
 
     async def _lose_failed(self) -> None:
         """Lose the members whose connections failed, or that sent something unusable."""
@@ -118,6 +129,8 @@ class FirstRows(RowCollection):
                 message = await self._message(member)
                 if isinstance(message, Uplink):
                     self._take_upload(k, member, message)
+                elif isinstance(message, Snapshot):
+                    self._requests.take(member, message)
                 else:
                     self._ignore(member, message.body)
             if k not in self._ranges[0]:
@@ -127,7 +140,7 @@ class FirstRows(RowCollection):
                 rows = np.empty((0, width), np.uint8)
                 if count:
                     more = await self._message(member)
-                    if isinstance(more, Uplink):
+                    if not isinstance(more, MoreRows):
                         # It has all rows of this round, gives up its own, and has begun the next round.
                         member.connection.inbox.put_back(more)
                         return
@@ -137,8 +150,8 @@ class FirstRows(RowCollection):
         finally:
             self._changed.set()
 
-    async def _message(self, member: Member) -> Uplink | MoreRows:
-        """The next message of a member with rows."""
+    async def _message(self, member: Member) -> Uplink | MoreRows | Snapshot:
+        """The next message of a member, with rows or with the state of the training."""
         clock = asyncio.get_running_loop().time
         seconds = self.peers.seconds
         if self._lateness.heard(member) < self.number:
@@ -147,7 +160,7 @@ class FirstRows(RowCollection):
                 told = f"no uplink came from {member.connection.peer}"
                 raise WaitError(told, seconds=seconds, option=OPTION)
             seconds = min(seconds, left)
-        return await member.connection.receive((Uplink, MoreRows), seconds, OPTION)
+        return await member.connection.receive((Uplink, MoreRows, Snapshot), seconds, OPTION)
 
     def _take_upload(self, k: int, member: Member, uplink: Uplink) -> None:
         """Take in an upload, of this round or of an earlier one."""

@@ -101,12 +101,16 @@ class Lateness:
         """Send no rows of a round, nor of later ones, to members that lag far behind, or sent nothing yet."""
         for member in members:
             heard = self._heard[member]
-            if member not in self._unsent and (number - heard > MOST_LAG or heard < self._first):
+            if member not in self._unsent and (is_far(heard, number) or heard < self._first):
                 self._unsent[member] = number
 
     def is_sent(self, member: Member) -> bool:
         """Whether a member is sent the rows of the current round."""
         return member not in self._unsent
+
+    def may_send(self, member: Member, number: int) -> bool:
+        """Whether a member is sent what it needs to send rows of a round."""
+        return self._unsent.get(member, number) >= number
 
     def waits(self, member: Member) -> bool:
         """Whether a member has made all rounds that it was sent, and waits for a state."""
@@ -136,3 +140,8 @@ class Lateness:
     def past(self, number: int) -> list[Upload | None] | None:
         """The uploads of a round without rows, to which late ones may be added; None if not kept."""
         return self._past.get(number)
+
+
+def is_far(heard: int, number: int) -> bool:
+    """Whether a worker whose last upload was that of round `heard` lags too far in round `number`."""
+    return number - heard > MOST_LAG

@@ -16,7 +16,7 @@ from asyncdmtl.errors import (
     PeerError,
     RemoteProtocolError,
 )
-from asyncdmtl.protocol.messages.registry import Assign, Message, MoreRows, RowsLacking, Uplink
+from asyncdmtl.protocol.messages.registry import Assign, Message, MoreRows, RowsLacking, Snapshot, Uplink
 from asyncdmtl.server.absent import Absent
 from asyncdmtl.server.losses import Losses
 from asyncdmtl.server.member import Member, is_final
@@ -89,9 +89,11 @@ class Peers:
         return await self.receive_any(member, (wanted,))
 
     async def receive_past_rows(self, member: Member, wanted: type[Wanted]) -> Wanted:
-        """The same, behind uploads and rows that came too late for their rounds, which are dropped."""
+        """The same, behind uploads, rows and states that came too late, which are dropped."""
         while True:
-            message: Wanted | Uplink | MoreRows = await self.receive_any(member, (wanted, Uplink, MoreRows))
+            message: Wanted | Uplink | MoreRows | Snapshot = await self.receive_any(
+                member, (wanted, Uplink, MoreRows, Snapshot)
+            )
             if isinstance(message, wanted):
                 return message
 

@@ -7,16 +7,13 @@ of the training receives it. So each worker applies every round exactly once, ev
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from asyncdmtl.arrays import Bytes
-from asyncdmtl.errors import RemoteProtocolError
 from asyncdmtl.protocol.ledger import Ledger
-from asyncdmtl.protocol.messages.registry import AfterRound, Restore
+from asyncdmtl.protocol.messages.registry import AfterRound
 from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.believed_states import BelievedStates
 from asyncdmtl.server.checkpointing import CheckpointWriter
@@ -32,7 +29,8 @@ from asyncdmtl.server.peer_rows import PeerRowsServer
 from asyncdmtl.server.peers import Peers, ReplanError
 from asyncdmtl.server.records import RoundRecord, RunOptions
 from asyncdmtl.server.replanning import Replanner
-from asyncdmtl.server.row_transfer import RowTransfer
+from asyncdmtl.server.row_transfer import RoundTransfer, RowTransfer
+from asyncdmtl.server.state_requests import StateRequests
 from asyncdmtl.server.training_progress import TrainingProgress
 
 log = logging.getLogger(__name__)
@@ -69,14 +67,15 @@ class Rounds:
         self._peers = peers
         self._ledger = ledger
         self._writer = writer
-        self._states = BelievedStates(progress)
-        self._replanner = Replanner(peers, progress, self._states, rows)
-        self._transfer = RowTransfer(peers, self._states, multicast)
+        states = BelievedStates(progress)
+        self._replanner = Replanner(peers, progress, states, rows)
+        self._requests = StateRequests(progress, peers, states, Lateness())
+        self._transfer = RowTransfer(peers, states, self._requests, multicast)
         self._faults = Faults(progress, peers)
-        # The state for a checkpoint, with the member that gave it, until most members confirm it.
-        self._unsaved: tuple[Member, Bytes] | None = None
+        # Whether a checkpoint is due whose state no member was asked for yet.
+        self._due = False
         self._combining = False
-        self._end = RunEnd(progress, peers, self._replanner, self._states, self._faults, writer)
+        self._end = RunEnd(progress, peers, self._replanner, states, self._faults, writer)
 
     async def make(self, patience: float) -> Assignment:
         """Make all remaining rounds, and return the last assignment.
@@ -101,6 +100,7 @@ class Rounds:
             if (ended := await self._replanner.ended()) is not None:
                 return ended
             assignment = await self._replanner.replan(patience)
+            self._requests.forget()
             patience = self._options.rejoin_timeout
             if self._writer is not None and not begun:
                 await self._writer.save(None)
@@ -189,15 +189,14 @@ class Rounds:
             if transfer.over:
                 progress.over = True
                 return
-            await self._save_confirmed()
+            if self._writer is not None:
+                await self._requests.save(self._writer)
             objective, residual, reached = side.convergence(transfer.uploads)
             last = reached or number + 1 == progress.problem.rounds
-            due = self._writer is not None and (number + 1) % self._options.checkpoint_every == 0 and not last
-            waiting = self._transfer.lateness.waiting if assignment.plan.silent and not last else []
-            giver = None
-            if (due and progress.trainer is None) or waiting:
-                giver = transfer.on_time
-            then = {member: _after_round(last, member is giver) for member in assignment.members}
+            if self._writer is not None and (number + 1) % self._options.checkpoint_every == 0:
+                self._due = True
+            givers = [] if last else self._givers(assignment, transfer)
+            then = {member: _after_round(last, member in givers) for member in assignment.members}
             # If the server is stopped while it aggregates, the state of its models is undefined.
             self._combining = not side.streams
             async for i in transfer.ranges(last):
@@ -210,41 +209,41 @@ class Rounds:
         self._peers.membership.pace.round_seconds = seconds
         arrived = transfer.arrived - began
         progress.record(RoundRecord(number, objective, residual, up, down, seconds, arrived))
-        if giver is not None:
-            (state,) = await self._peers.ask_all({giver: self._replanner.states.snapshot(giver)})
-            if due:
-                self._unsaved = giver, state
-            for member in waiting:
-                self._catch_up(member, state)
-        elif self._writer is not None and due and progress.trainer is not None:
-            await self._writer.save(progress.trainer.state())
+        if not last:
+            await self._ask_for_state(assignment, givers)
 
-    def _catch_up(self, member: Member, state: Bytes) -> None:
-        """Send a late member that made all rounds it was sent the state of the current round."""
-        if member.gone:
-            return
-        progress = self._progress
-        self._peers.write(member, Restore(progress.digest(state), state, progress.round))
-        now = asyncio.get_running_loop().time()
-        self._transfer.lateness.hand_over(member, progress.round, now)
-        self._states.unconfirmed.add(member.name)
-        log.info(
-            "run %s round %d: worker %s was late, and has the state of another worker now",
-            progress.run, progress.round, member.name,
-            extra={"run": progress.run, "round": progress.round, "worker": member.name},
-        )  # fmt: skip
+    def _givers(self, assignment: Assignment, transfer: RoundTransfer) -> Sequence[Member]:
+        """The members that are asked for their states after this round, while no other request is open.
 
-    async def _save_confirmed(self) -> None:
-        """Write the checkpoint of a state that a member gave, now that most members have told its check."""
-        if self._unsaved is None or self._writer is None:
-            return
-        (giver, state), self._unsaved = self._unsaved, None
-        states, believed = self._progress.states, self._states.check(self._progress.round)
-        if believed is None or not states.same(states.check(state), believed):
-            complaint = f"{giver.connection.peer} gave another state of the training than most workers hold"
-            await self._peers.lose(giver, RemoteProtocolError(complaint))
-            raise ReplanError
-        await self._writer.save(state)
+        Under a plan that tolerates S silent workers, S + 1 are asked where a late worker needs a state: until
+        it has one, the plan does without it. A checkpoint can wait.
+        """
+        if self._progress.trainer is not None or self._requests.is_open(self._progress.round):
+            return ()
+        if self._waiting(assignment):
+            return transfer.on_time[: 1 + assignment.plan.silent]
+        return transfer.on_time[:1] if self._due else ()
+
+    def _waiting(self, assignment: Assignment) -> Sequence[Member]:
+        """The late members that need the state of the training."""
+        return self._transfer.lateness.waiting if assignment.plan.silent else ()
+
+    async def _ask_for_state(self, assignment: Assignment, givers: Sequence[Member]) -> None:
+        """Ask for the state that a checkpoint or late members need, if the server lacks it."""
+        progress, writer = self._progress, self._writer
+        if progress.trainer is not None:
+            for member in self._waiting(assignment):
+                self._requests.catch_up(member, progress.trainer.state(), progress.round)
+            if writer is not None and self._due:
+                self._due = False
+                await writer.save(progress.trainer.state())
+        elif givers:
+            checkpoint = writer.prepare() if writer is not None and self._due else None
+            self._requests.ask(givers, self._waiting(assignment), checkpoint)
+            self._due = False
+            if not assignment.plan.silent:
+                (giver,) = givers
+                await self._peers.ask_all({giver: self._requests.answered(giver)})
 
 
 def _after_round(last: bool, gives: bool) -> AfterRound:

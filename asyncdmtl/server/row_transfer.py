@@ -23,12 +23,13 @@ from asyncdmtl.protocol.messages.registry import AfterRound, Downlink, Message, 
 from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.believed_states import BelievedStates
 from asyncdmtl.server.first_rows import FirstRows
-from asyncdmtl.server.lateness import Lateness, LateUpload
+from asyncdmtl.server.lateness import LateUpload
 from asyncdmtl.server.link_speeds import LinkSpeeds
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.multicast_server import MulticastServer
 from asyncdmtl.server.peers import Peers, ReplanError
 from asyncdmtl.server.row_collection import RowCollection
+from asyncdmtl.server.state_requests import StateRequests
 
 # The share of the last round in the moving average of a worker's seconds: some five rounds count.
 NEW_SHARE = 0.2
@@ -42,6 +43,8 @@ class RowTransfer:
     peers : Peers
     states : BelievedStates
         Compares the states that members hold.
+    requests : StateRequests
+        Takes the states that members give between their rows.
     multicast : MulticastServer, optional
         Sends the rows that several members need to a group.
 
@@ -56,13 +59,18 @@ class RowTransfer:
     """
 
     def __init__(
-        self, peers: Peers, states: BelievedStates, multicast: MulticastServer | None = None
+        self,
+        peers: Peers,
+        states: BelievedStates,
+        requests: StateRequests,
+        multicast: MulticastServer | None = None,
     ) -> None:
         self.peers = peers
         self.states = states
         self.multicast = multicast
         self.uplink_seconds: dict[str, float] = {}
-        self.lateness = Lateness()
+        self.requests = requests
+        self.lateness = requests.lateness
         self.speeds = LinkSpeeds()
         # The last assignment whose plan tolerates silent workers.
         self._tolerant: Assignment | None = None
@@ -105,7 +113,7 @@ class RowTransfer:
         if assignment is not self._tolerant:
             self._tolerant = assignment
             self.lateness.begin(assignment, number, asyncio.get_running_loop().time())
-        return FirstRows(self.peers, assignment, number, self.note_uplink, self.lateness)
+        return FirstRows(self.peers, assignment, number, self.note_uplink, self.lateness, self.requests)
 
     def note_uplink(self, member: Member, uplink: Uplink, seconds: float) -> None:
         """Note that the uplink of a member began so many seconds after its round."""
@@ -215,9 +223,9 @@ class RoundTransfer:
         raise ReplanError
 
     @property
-    def on_time(self) -> Member:
-        """The first member that was waited for."""
-        return self._assignment.members[arrived(self.uploads)[0][0]]
+    def on_time(self) -> Sequence[Member]:
+        """The members that were waited for."""
+        return [self._assignment.members[k] for k, _ in arrived(self.uploads)]
 
     async def _compare_late(self) -> None:
         """Compare the uploads that came late with those that were used.
@@ -301,11 +309,13 @@ class RoundTransfer:
     def send(self, i: int, then: Mapping[Member, AfterRound]) -> None:
         """Write range `i` of each member's rows; `then` has each member's order for after the round."""
         side, plan, lateness = self._side, self._assignment.number, self._owner.lateness
+        requests = self._owner.requests
         tolerant, absent = self._assignment.plan.silent > 0, self._absent
         if tolerant and not i:
             lateness.withhold(self._assignment.members, self._number)
         for k, member in enumerate(self._assignment.members):
-            if tolerant and not lateness.is_sent(member):
+            held = tolerant and not lateness.is_sent(member)
+            if held and not requests.serves(member):
                 continue
             if member in self._listeners:
                 if not i:
@@ -326,7 +336,10 @@ class RoundTransfer:
                 message = MoreRows(plan, self._number, rows, absent=absent)
             else:
                 continue
-            self._peers.write(member, message)
+            if held:
+                requests.hold(member, message)
+            else:
+                self._peers.write(member, message)
         if self._multicast is not None:
             self._multicast.ready(i + 1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.blinding.sealed import SEALED_STATE_BYTES
@@ -67,13 +67,13 @@ class StateHandover:
         served = {m for m in assignment.members if m.helps and m.current and origin.over}
         first = {m: keep if m in origin.keepers or m in served else take for m in assignment.members}
         takers = [member for member, what in first.items() if what is take]
-        giver = origin.keepers[0] if takers and origin.state is None else None
-        if giver is not None:
-            first[giver] = StateTransfer.GIVE
+        # Any of those may be silent that the plan tolerates; the first state that comes is taken.
+        givers = origin.keepers[: 1 + assignment.plan.silent] if takers and origin.state is None else ()
+        first |= dict.fromkeys(givers, StateTransfer.GIVE)
         await self._assign(assignment, first)
         state = origin.state
-        if giver is not None:
-            (state,) = await self._peers.ask_all({giver: self._given(giver, origin)})
+        if givers:
+            state = await self._first_given(givers, origin)
             if not origin.check:
                 self._believed.unconfirmed.update(taker.name for taker in takers)
         if takers:
@@ -114,13 +114,7 @@ class StateHandover:
             The state did not arrive.
         """
         snapshot = await self._peers.receive_past_rows(giver, Snapshot)
-        peer, size = giver.connection.peer, snapshot.body.nbytes
-        if (snapshot.round, size) != (self._progress.round, self._state_bytes):
-            raise RemoteProtocolError(f"{peer} gave a state of {size} bytes of round {snapshot.round}")
-        if self._progress.digest(snapshot.body) != snapshot.digest:
-            reason = f"the state that {peer} gave was corrupted on its way"
-            raise IntegrityError(reason, partitions=[], workers=[giver.name])
-        return snapshot.body
+        return checked_state(self._progress, giver, snapshot, self._progress.round)
 
     async def last_state(self, assignment: Assignment) -> Bytes | None:
         """The state of the training, if members send it soon. The current round is given up.
@@ -148,11 +142,6 @@ class StateHandover:
                             return state
         return None
 
-    @property
-    def _state_bytes(self) -> int:
-        """Bytes of a state as it travels."""
-        return self._progress.problem.state_bytes + (SEALED_STATE_BYTES if self._progress.blind else 0)
-
     async def _assign(self, assignment: Assignment, first: Mapping[Member, StateTransfer]) -> None:
         """Send members the plan, under the number of the last plan, with the order for their states."""
         progress = self._progress
@@ -164,7 +153,7 @@ class StateHandover:
         for member, what in first.items():
             session, position = member.connection.session, assignment.position(member)
             # Longer messages for the plan before may still be on their way.
-            needed = max(assignment.side.uplink_bytes(position), self._state_bytes)
+            needed = max(assignment.side.uplink_bytes(position), _state_bytes(self._progress))
             session.body_limit = max(session.body_limit, needed)
             messages[member] = Assign(
                 progress.plans - 1,
@@ -185,6 +174,21 @@ class StateHandover:
             )
         await self._peers.send_all(messages)
 
+    async def _first_given(self, givers: Sequence[Member], origin: TrainingState) -> Bytes:
+        """The first state that one of these members sends; ReplanError if one fails before.
+
+        What others send later is read with the rows of rounds, and dropped.
+        """
+        asked = {asyncio.create_task(self._given(giver, origin)): giver for giver in givers}
+        try:
+            done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+        found = await self._peers.ask_all({asked[task]: task for task in asked if task in done})
+        return found[0]
+
     async def _given(self, giver: Member, origin: TrainingState) -> Bytes:
         """The state that a member sends, which must be the one that is believed, if one is."""
         state = await self.snapshot(giver)
@@ -197,3 +201,27 @@ class StateHandover:
         """Send a member the state, once it has allocated memory for it."""
         await self._peers.receive_past_rows(taker, AwaitRestore)
         await self._peers.send(taker, restore)
+
+
+def checked_state(progress: TrainingProgress, giver: Member, snapshot: Snapshot, number: int) -> Bytes:
+    """The state of the training at the beginning of a round, which a member gave.
+
+    Raises
+    ------
+    IntegrityError
+        The state was corrupted on the way.
+    RemoteProtocolError
+        The state is of another round or size.
+    """
+    peer, size = giver.connection.peer, snapshot.body.nbytes
+    if (snapshot.round, size) != (number, _state_bytes(progress)):
+        raise RemoteProtocolError(f"{peer} gave a state of {size} bytes of round {snapshot.round}")
+    if progress.digest(snapshot.body) != snapshot.digest:
+        reason = f"the state that {peer} gave was corrupted on its way"
+        raise IntegrityError(reason, partitions=[], workers=[giver.name])
+    return snapshot.body
+
+
+def _state_bytes(progress: TrainingProgress) -> int:
+    """Bytes of a state as it travels."""
+    return progress.problem.state_bytes + (SEALED_STATE_BYTES if progress.blind else 0)

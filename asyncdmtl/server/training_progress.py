@@ -148,12 +148,12 @@ class TrainingProgress:
         if len(checkpoint.state):
             if not self.blind:
                 trainer.restore(checkpoint.state)
-            self.keep_saved(checkpoint.state)
+            self.keep_saved(self.round, checkpoint.state, over=self.over)
         self.trainer = trainer if EXCHANGE_STRATEGIES[self.strategy].server_trains else None
 
-    def keep_saved(self, state: Bytes) -> None:
-        """Remember the state of the training at this round, which a checkpoint has."""
-        self.saved = TrainingState(self.round, self.over, (), state, self.states.check(state))
+    def keep_saved(self, number: int, state: Bytes, *, over: bool) -> None:
+        """Remember the state of the training at a round, which a checkpoint has."""
+        self.saved = TrainingState(number, over, (), state, self.states.check(state))
 
     def go_on_from(self, state: TrainingState) -> None:
         """Continue from a state, which may be that of an earlier round."""

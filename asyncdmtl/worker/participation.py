@@ -352,8 +352,13 @@ class Participation:
         return newer.round > self._state.round
 
     async def _give(self) -> None:
-        """Send the server the state of the training."""
+        """Send the server the state of the training.
+
+        If rows of further rounds came before a new plan, nobody waits for the state any more.
+        """
         self._check_plan()
+        if self._connection.session.plan != self._plan:
+            return
         snapshot = Snapshot(self._plan, self._state.round, *self._state.snapshot())
         await self._connection.send(snapshot, *self._round_limit)
 

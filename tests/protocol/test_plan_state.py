@@ -15,6 +15,7 @@ from asyncdmtl.protocol.messages.registry import (
     MoreRows,
     Restore,
     RowsLacking,
+    Snapshot,
     Uplink,
 )
 from asyncdmtl.protocol.plan_state import PlanState, RowStream
@@ -168,6 +169,22 @@ class TestToleratedLateness:
         assert plan.complaint("worker", uplink(), 6) is None
         plan.advance("worker", uplink(), 6)
         assert plan.complaint("worker", Done(3, bytes(16)), 0) is None
+
+    def test_rounds_go_on_while_a_state_is_due(self) -> None:
+        plan = PlanState(3, 5, State.UPLINK_SENT, tolerant=True)
+        for number, then, state in (
+            (5, "give", State.GIVING_STATE),
+            (6, "go on", State.GIVING_STATE),
+            (7, "end", State.GIVING_BEFORE_END),
+        ):
+            assert plan.complaint("server", downlink(then, round_=number), 6) is None
+            plan.advance("server", downlink(then, round_=number), 6)
+            assert plan.state is state
+        assert plan.complaint("worker", uplink(round_=6), 6) == "when giving before end"
+        given = Snapshot(3, 6, bytes(16), BODY)
+        assert plan.complaint("worker", given, 6) is None
+        plan.advance("worker", given, 6)
+        assert plan.complaint("worker", uplink(round_=6), 6) is None
 
     def test_a_worker_that_waits_may_be_given_a_later_state(self) -> None:
         plan = PlanState(3, 5, State.COMPUTING, tolerant=True)

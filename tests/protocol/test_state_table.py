@@ -4,13 +4,22 @@ import pytest
 from support.messages import EXAMPLES
 
 from asyncdmtl.protocol.messages.rounds import AfterRound, StateTransfer
-from asyncdmtl.protocol.state_table import ROW_TRANSITIONS, TRANSITIONS, RowEvent, RowState, State
+from asyncdmtl.protocol.state_table import (
+    ROW_TRANSITIONS,
+    TOLERANT_TRANSITIONS,
+    TRANSITIONS,
+    RowEvent,
+    RowState,
+    State,
+)
+
+EVERY = {**TRANSITIONS, **TOLERANT_TRANSITIONS}
 
 
 def reachable(start: State) -> set[State]:
     reached = {start}
-    for _ in TRANSITIONS:
-        reached |= {after for (before, _), after in TRANSITIONS.items() if before in reached}
+    for _ in EVERY:
+        reached |= {after for (before, _), after in EVERY.items() if before in reached}
     return reached
 
 

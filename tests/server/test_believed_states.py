@@ -46,7 +46,7 @@ def saving(believed: BelievedStates, round_: int) -> BelievedStates:
     """The same with a checkpoint of a round."""
     progress = believed._progress
     progress.round, now = round_, progress.round
-    progress.keep_saved(STATE)
+    progress.keep_saved(progress.round, STATE, over=progress.over)
     progress.round = now
     return BelievedStates(progress)
 

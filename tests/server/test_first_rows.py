@@ -11,10 +11,12 @@ from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import LinkError, WaitError
 from asyncdmtl.exchange.upload import Layout
 from asyncdmtl.protocol.messages.registry import MoreRows, Uplink
+from asyncdmtl.server.believed_states import BelievedStates
 from asyncdmtl.server.first_rows import FirstRows
 from asyncdmtl.server.lateness import Lateness
 from asyncdmtl.server.membership import Membership
 from asyncdmtl.server.peers import Peers, ReplanError
+from asyncdmtl.server.state_requests import StateRequests
 from asyncdmtl.server.training_progress import TrainingProgress
 
 PROBLEM: Any = None
@@ -66,12 +68,13 @@ class Round:
         self.peers = Peers(Membership(), progress, limit)
         self.assignment = Assignment(*(script.member for script in self.scripts))
         self.lateness = Lateness()
+        self.requests = StateRequests(progress, self.peers, BelievedStates(progress), self.lateness)
         self.lateness.begin(cast(Any, self.assignment), 7, asyncio.get_running_loop().time())
         self.collection = self.make(7)
 
     def make(self, number: int) -> FirstRows:
         assignment = cast(Any, self.assignment)
-        return FirstRows(self.peers, assignment, number, lambda *_: None, self.lateness)
+        return FirstRows(self.peers, assignment, number, lambda *_: None, self.lateness, self.requests)
 
     def says(self, k: int, *messages: Any) -> None:
         self.scripts[k].says(*messages)

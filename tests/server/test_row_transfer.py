@@ -26,9 +26,11 @@ from asyncdmtl.protocol.messages.registry import AfterRound, Downlink, Message, 
 from asyncdmtl.server.assignment import make_assignment
 from asyncdmtl.server.believed_states import BelievedStates
 from asyncdmtl.server.events import MeasuredSpeed
+from asyncdmtl.server.lateness import Lateness
 from asyncdmtl.server.membership import Membership
 from asyncdmtl.server.peers import Peers, ReplanError
 from asyncdmtl.server.row_transfer import RoundTransfer, RowTransfer
+from asyncdmtl.server.state_requests import StateRequests
 from asyncdmtl.server.training_progress import TrainingProgress
 
 PARTITIONS = make_partitions(6, "squared", features=60)
@@ -79,7 +81,9 @@ class Run:
             membership.add(script.member)
         self.assignment = made = make_assignment(0, [script.member for script in self.scripts], progress)
         multicast: Any = group
-        self.transfer = RowTransfer(Peers(membership, progress, 5.0), BelievedStates(progress), multicast)
+        peers, states = Peers(membership, progress, 5.0), BelievedStates(progress)
+        requests = StateRequests(progress, peers, states, Lateness())
+        self.transfer = RowTransfer(peers, states, requests, multicast)
         indices = {part.id: n for n, part in enumerate(PARTITIONS)}
         self.sides = [
             made.strategy.worker_side(

@@ -149,6 +149,16 @@ async def test_a_state_that_the_server_has_is_asked_of_nobody() -> None:
     assert run.sent() == [["assign, keep"], ["assign, keep"], ["assign, take", "restore"]]
 
 
+async def test_under_a_plan_that_tolerates_a_silent_worker_the_first_of_two_states_is_taken() -> None:
+    run = Run()
+    run.progress.silent = 1
+    answer_to_assign(run.scripts[1], {"assign, give": [snapshot()]})
+    answer_to_assign(run.scripts[2], {"assign, take": [AwaitRestore(0)]})
+    await run.states.hand_out(run.assign(), run.origin(0, 1))
+    assert run.sent() == [["assign, give"], ["assign, give"], ["assign, take", "restore"]]
+    assert all(member.lost is None for member in run.members)
+
+
 async def test_a_state_other_than_the_one_that_was_announced_costs_the_giver_its_place() -> None:
     run = Run()
     answer_to_assign(run.scripts[0], {"assign, give": [snapshot()]})
