@@ -209,8 +209,10 @@ class RelayRun:
         await process.begun.wait()
 
     async def _listens(self, relay: Process) -> None:
-        """Wait until a relay listens for workers."""
-        while not (relay.out.exists() and "listening" in relay.out.read_text()):  # noqa: ASYNC110 - a file has no events
+        """Wait until a relay listens for workers; RelayError if it ends before."""
+        while not (relay.out.exists() and "listening" in relay.out.read_text()):
+            if relay.code is not None:
+                raise RelayError(f"a relay ended with exit code {relay.code} before it listened")
             await asyncio.sleep(LOOK)
 
     async def _happen(self, fault: Fault) -> None:

@@ -11,7 +11,7 @@ from asyncdmtl.errors import UsageError
 from asyncdmtl.net.addresses import parse_address
 from asyncdmtl.net.authentication import is_loopback
 
-log = logging.getLogger("asyncdmtl.server")
+log = logging.getLogger("asyncdmtl.health")
 
 health_option = click.option(
     "--health",
