@@ -238,7 +238,7 @@ def kill_in_round_five(run: subprocess.Popen[str], name: str) -> None:
 def test_a_run_goes_on_without_a_killed_worker(tmp_path: Path) -> None:
     run = start(
         "asyncdmtl", "run", "--data", SPEC, "--workers=3", "--copies=2", "--rounds=300", "--update=gradient",
-        "--log-level=info",
+        "--coupling=ridge", "--strength=0.1", "--tolerance=0", "--log-level=info",
         "--report", str(tmp_path / "report.json"), "--save", str(tmp_path / "models.npz"),
     )  # fmt: skip
     kill_in_round_five(run, "w1")
