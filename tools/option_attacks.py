@@ -200,7 +200,7 @@ def asks() -> None:
             if link.connection is None or link in flooded or round_ < 3:
                 continue
             flooded.add(link)
-            vector = next(v for v, held in client._holders.items() if name in held)
+            vector = next(v for v, held in client._sources.holders.items() if name in held)
             ask = AskRows(plan, round_, vector, 0, len(targets[vector]))
             _send(link.connection, [ask], FLOOD)
             transport: Any = link.connection.link._transport

@@ -81,14 +81,23 @@ class Comparison:
         W[:, : self._problem.d] = self._best[self._chosen, np.arange(len(W))]
         return W
 
-    def describe(self, batch: Batch, out: Floats) -> None:
-        """Write what a batch of partitions tells into rows `batch.places` of `out`, (partitions, numbers)."""
+    def inverses(self) -> Floats | None:
+        """The inverse second derivatives (α, T + 1, d, d) at the best models, penalty included.
+
+        None before the first round has told them.
+        """
+        return self._inverses() if self._facts[1].any() else None
+
+    def describe(self, batch: Batch, inverses: Floats | None, out: Floats) -> None:
+        """Write what a batch of partitions tells into rows `batch.places` of `out`, (partitions, numbers).
+
+        `inverses` are those of `inverses`, which are the same for all batches.
+        """
         X, loss = batch.X, self._problem.settings.loss
         if self._problem.d > X.shape[2]:
             X = np.concatenate([X, np.ones((*X.shape[:2], 1))], axis=2)
         bent = np.zeros((len(X), COMPARED, len(ALPHAS), X.shape[1]))
         told = np.zeros((len(X), COMPARED, len(ALPHAS), out.shape[1] // (COMPARED * len(ALPHAS))))
-        inverses = self._inverses() if self._facts[1].any() else None
         for kind, own in enumerate((batch.tasks, [len(self._rows) - 1] * len(X))):
             weights = batch.shares(np.ones(batch.y.shape)) * (batch.weight / self._weights[own])[:, None]
             for a in range(len(ALPHAS)):
@@ -185,7 +194,6 @@ class Comparison:
         return 0.5 * self._alphas * total(self._penalised * models * models, 2)
 
     def _inverses(self) -> Floats:
-        """The inverse second derivatives (α, T + 1, d, d) at the best models, penalty included."""
         ridges = self._alphas[..., None] * self._penalised
         ridges = ridges + (_RIDGE * self._facts[1])[:, None] * (1.0 - self._penalised)
         return inverse(self._H + ridges[..., None] * np.eye(self._problem.d))

@@ -21,6 +21,7 @@ from asyncdmtl.learning.iterate import Iterate
 from asyncdmtl.learning.learners import make_learner
 from asyncdmtl.learning.local_learner import LocalStart
 from asyncdmtl.learning.losses import check_targets
+from asyncdmtl.learning.parallel import in_parallel
 from asyncdmtl.learning.problem import SIZES, Problem
 from asyncdmtl.learning.statistics import StatisticsWire, deal, statistics
 from asyncdmtl.learning.tasks import Partition
@@ -147,10 +148,12 @@ class LocalUpdates:
 
     def _describe_candidates(self, wire: CandidatesWire, out: Floats) -> Floats:
         """The vectors of all candidates, and the losses at the models of the iterate."""
-        settings = self._problem.settings
-        for batch in self._batches:
-            if self.comparison is not None:
-                self.comparison.describe(batch, wire.comparison(out))
+        settings, comparison = self._problem.settings, self.comparison
+        inverses = None if comparison is None else comparison.inverses()
+
+        def describe_batch(batch: Batch) -> None:
+            if comparison is not None:
+                comparison.describe(batch, inverses, wire.comparison(out))
             folds = np.full(batch.y.shape, -2)
             for row, place in zip(folds, batch.places, strict=True):
                 partition = self._stored[place]
@@ -158,6 +161,9 @@ class LocalUpdates:
                     self._dealt[place] = deal(partition, wire.folds, settings.seed)
                 row[: partition.rows] = self._dealt[place]
             describe_candidates(batch, folds, wire, settings.loss, self.candidates, out)
+
+        numbers = max((batch.X.size for batch in self._batches), default=0) * self._problem.d
+        in_parallel(describe_batch, self._batches, numbers)
         return self.losses()
 
     def losses(self) -> Floats:

@@ -133,6 +133,9 @@ class NewtonTrainer(Trainer):
 
     def _share(self, vectors: Floats, take: Callable[[], None]) -> None:
         """Take a step with `take`, or take over the state of another worker of this machine after it."""
+        if self.alone:
+            take()
+            return
         computed = False
 
         def state_after() -> Floats:

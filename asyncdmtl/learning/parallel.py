@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
@@ -25,10 +26,19 @@ _MOST_THREADS = 4
 _LEAST_NUMBERS = 1 << 16
 
 
+class _Part(threading.local):
+    """Whether the thread computes a part."""
+
+    value = False
+
+
+_PART = _Part()
+
+
 def in_parallel(compute: Callable[[Item], Result], items: Sequence[Item], numbers: int) -> list[Result]:
     """`compute` of each item, in their order; the results do not depend on the number of threads.
 
-    The parts must not use this function themselves.
+    A part that uses this function itself has its own parts computed one after another.
 
     Parameters
     ----------
@@ -39,7 +49,7 @@ def in_parallel(compute: Callable[[Item], Result], items: Sequence[Item], number
     numbers : int
         About how many numbers each part works on.
     """
-    if len(items) < 2 or numbers < _LEAST_NUMBERS or _threads() < 2:
+    if len(items) < 2 or numbers < _LEAST_NUMBERS or _PART.value or _threads() < 2:
         return [compute(item) for item in items]
     by_blas, errors = blas.chosen(), np.geterr()
 
@@ -49,7 +59,11 @@ def in_parallel(compute: Callable[[Item], Result], items: Sequence[Item], number
             single_threaded(),
             np.errstate(**errors),
         ):
-            return compute(item)
+            _PART.value = True
+            try:
+                return compute(item)
+            finally:
+                _PART.value = False
 
     parts = [_pool().submit(one, item) for item in items]
     wait(parts)

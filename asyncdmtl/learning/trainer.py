@@ -43,6 +43,8 @@ class Trainer:
         The outcome of the training, once a step has solved it; None before, and for gradients.
     zeros : ZeroModels
         Notes the last step, if it left all coefficients at 0.
+    alone : bool
+        Whether no other trainer on this machine takes the same steps, so that none need be shared.
 
     Raises
     ------
@@ -58,6 +60,7 @@ class Trainer:
         self.own = self._local.own
         self.outcome: Outcome | None = None
         self.zeros = ZeroModels(problem)
+        self.alone = False
 
     @property
     def W(self) -> Vectors:  # noqa: N802 - the textbook's symbol

@@ -81,6 +81,7 @@ def train(
     with single_threaded():
         problem = Problem(settings, [p.info(settings) for p in partitions])
         trainer = make_trainer(problem, dict(enumerate(partitions)))
+        trainer.alone = True
         if start is not None:
             trainer.place(range(len(problem.tasks)), _matrix(start, problem))
         packed = np.empty((len(partitions), problem.wire.length), problem.wire.dtype)

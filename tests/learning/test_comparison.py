@@ -43,7 +43,7 @@ def told(problem: Problem, comparison: Comparison, partitions: list[Partition]) 
     assert isinstance(problem.wire, CandidatesWire)
     out = np.zeros((len(partitions), problem.wire.compared))
     for batch in make_batches(partitions, list(problem.task_of)):
-        comparison.describe(batch, out)
+        comparison.describe(batch, comparison.inverses(), out)
     return np.array([problem.aggregate(t, out[list(S)]) for t, S in enumerate(problem.partitions_of)])
 
 

@@ -58,3 +58,11 @@ def test_parts_compute_as_their_caller_does() -> None:
         told = in_parallel(lambda _: (blas.chosen(), np.geterr()), range(2), LONG)
         assert told == [(True, np.geterr())] * 2
     assert in_parallel(lambda _: blas.chosen(), range(2), LONG) == [False, False]
+
+
+def test_parts_of_a_part_are_computed_in_its_thread() -> None:
+    def compute(item: int) -> bool:
+        inner = in_parallel(lambda _: threading.get_ident(), range(3), LONG)
+        return set(inner) == {threading.get_ident()}
+
+    assert in_parallel(compute, range(4), LONG) == [True] * 4
