@@ -5,17 +5,29 @@ from `u·b` to `(u + 1)·b` of it.
 
 No stream ever masks two different vectors
 ------------------------------------------
-Its key is derived (BLAKE3 with a key) from the key of the group in this run, the number of the plan, the
-round, the check of the state of the training, and a digest of all else that vectors follow from: the
-settings, the facts of all partitions, among them MACs of their contents, and the plan itself. A vector is a
-function of exactly these: of the state and of the content of its partitions, under these settings. So a
-worker that was started again, a round that is made again, or a server that repeats the number of a plan makes
-the same bits under the same key, or other bits under another one. A worker compares the contents of its own
-partitions with those in the facts (`worker.plan_check`), so that a file that was changed gives another key.
+Its key is derived (BLAKE3 with a key) from the key of the group in this run, the number and the digest of the
+server's plan, the round, the check of the state of the training, and a digest of all else that vectors follow
+from: the settings and the facts of all partitions, among them MACs of their contents. A vector is a function
+of exactly these: of the state and of the content of its partitions, under these settings. So a worker that
+was started again, a round that is made again, or a server that repeats the number of a plan makes the same
+bits under the same key, or other bits under another one. A worker compares the contents of its own partitions
+with those in the facts (`worker.plan_check`), so that a file that was changed gives another key.
 
 A holder may compute other bits than another one, by bad memory. The server is sent the rows `E·(V + S)`, with
 pieces `S` of the stream. The rows of `E`, all workers together, are independent under plans that tolerate no
 silent workers. So `E·S` is uniformly random whatever the vectors are, also if holders have different ones.
+
+Relays
+------
+A node behind a relay follows a plan of the relay's, which is told from which plan of the server it follows
+(`root_of`). So there is one stream for all workers, whichever way their rows take, and a unit has the same
+mask at all of its holders. For a relay, as for the server, the masked units `V + S` take the place of `V`.
+
+Relay `h` sees the masked units of its nodes, each once, and the rows that come down to it, which are those
+from which it decodes all others. Together they are a regular matrix times all units, whatever holders the
+rows are from. So what one relay sees is uniformly random, too, also if holders have different bits. Relays
+that put together what they see, or with the server, have several copies of a masked unit, and find in which
+bits holders differ, if they do; from a multicast group a relay may receive such a copy, too.
 """
 
 from __future__ import annotations
@@ -32,6 +44,9 @@ if TYPE_CHECKING:
 
 # Bytes of a block of the cipher.
 _BLOCK = 16
+
+ROOT_BYTES = 24
+"""Bytes by which the plans of a server are told apart (`root_of`)."""
 
 ROOM = _BLOCK - 1
 """Bytes behind an array that is masked: some versions of the library ask for room for one more block."""
@@ -95,6 +110,11 @@ class Masks:
         stream = Cipher(algorithms.AES(self._key), counter).encryptor()
         stream.update(bytes(skipped))
         return stream
+
+
+def root_of(plan: int, digest: bytes) -> bytes:
+    """What tells a plan of the server apart: its number, and its digest of 16 bytes."""
+    return plan.to_bytes(ROOT_BYTES - len(digest), "little") + digest
 
 
 def runs_of(vectors: Sequence[int]) -> tuple[tuple[int, int], ...]:

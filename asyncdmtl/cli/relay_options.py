@@ -50,7 +50,6 @@ def make_topology(given: Mapping[str, Any], placement: Placement, listed: Topolo
     number = len(made.relays)
     links = given["links"]
     refused = {
-        "--blind, since a relay could read what workers send": given["blind"],
         f"--silent {given['silent']}": given["silent"],
         f"--downlink {given['downlink']}": given["downlink"] != "tcp",
         "--speeds": links.speeds or links.learned,

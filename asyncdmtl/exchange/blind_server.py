@@ -45,8 +45,35 @@ class BlindServerSide(RelayServerSide):
         self._numbers = (*(losses[n] for n in range(len(losses))), *there[0][1].sealed[-2:])
 
     def told(self, worker: int, *, relay: bool = False) -> bytes:
-        """The sealed numbers of all workers, by which `worker` finds whether training is over."""
-        return b"".join(self._numbers) if self.problem.settings.tolerance else b""
+        """The sealed numbers of all workers, by which `worker` finds whether training is over.
+
+        A relay passes them on to its nodes; it is told digests, too, as of a server that is not blind.
+        """
+        numbers = b"".join(self._numbers) if self.problem.settings.tolerance else b""
+        return super().told(worker, relay=relay) + numbers
+
+    def told_of_masked(
+        self, uploads: Sequence[Upload | None], established: Mapping[str, int] = NOBODY
+    ) -> dict[int, bytes]:
+        """The digest of each masked unit, under detailed plans of `uncoded`, by which holders tell it.
+
+        Raises
+        ------
+        DisagreementError
+            Holders of a unit told different ones.
+        """
+        plan, claims = self.plan, [Claims() for _ in self.plan.units.holders]
+        for k, upload in arrived(uploads):
+            held = plan.units.in_layout(plan.units.held[k])
+            first = len(upload.digests) - len(held)
+            for unit, digest in zip(held, upload.digests[first:], strict=True):
+                claims[unit].setdefault((digest, 0.0), []).append(plan.placement.workers[k])
+        names, partitions_of = plan.placement.partitions, self.problem.partitions_of
+        parts = [[names[n] for n in plan.units.parts(unit, partitions_of)] for unit in range(len(claims))]
+        refuse_disagreement(
+            claims, list(zip(self._unit_names(), map(tuple, parts), strict=True)), established
+        )
+        return {unit: next(iter(groups))[0] for unit, groups in enumerate(claims) if groups}
 
     def convergence(self, uploads: Sequence[Upload | None]) -> Convergence:
         """Unknown here: the workers decide when training ends."""
@@ -106,19 +133,9 @@ class BlindCheckingServerSide(BlindServerSide):
 
     def _compared(self, uploads: Sequence[Upload | None], established: Mapping[str, int]) -> list[Claims]:
         """The claims about the MACs; those about masked units are compared, too."""
-        found, plan = super()._compared(uploads, established), self.plan
-        claims: list[Claims] = [{} for _ in plan.units.holders]
-        for k, upload in arrived(uploads):
-            held = plan.units.in_layout(plan.units.held[k])
-            first = len(upload.digests) - len(held)
-            for unit, digest in zip(held, upload.digests[first:], strict=True):
-                claims[unit].setdefault((digest, 0.0), []).append(plan.placement.workers[k])
-        names, partitions_of = plan.placement.partitions, self.problem.partitions_of
-        parts = [[names[n] for n in plan.units.parts(unit, partitions_of)] for unit in range(len(claims))]
-        refuse_disagreement(
-            claims, list(zip(self._unit_names(), map(tuple, parts), strict=True)), established
-        )
-        self._told_of_masked = [next(iter(groups))[0] for groups in claims]
+        found = super()._compared(uploads, established)
+        told = self.told_of_masked(uploads, established)
+        self._told_of_masked = [told[unit] for unit in range(len(told))]
         return found
 
 

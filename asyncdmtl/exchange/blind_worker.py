@@ -16,7 +16,7 @@ from blake3 import blake3
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.blinding.group_key import GroupKey
-from asyncdmtl.blinding.masks import ROOM, Masks, runs_of
+from asyncdmtl.blinding.masks import ROOM, Masks, root_of, runs_of
 from asyncdmtl.blinding.sealed import (
     SEALED_NUMBER_BYTES,
     check_numbers,
@@ -48,12 +48,13 @@ class BlindWorkerSide(RelayWorkerSide):
     ) -> None:
         assert options.group is not None
         self._group: GroupKey = options.group
+        self._origin = options.origin
         self._reached = False
         super().__init__(plan, worker, trainer, options)
         self._count = len(plan.units.holders)
         self._own_runs = runs_of(list(self._own_units))
         self._wanted_runs = runs_of(plan.packed_order(self._delivery.wanted))
-        self._common = _common(self._problem, plan)
+        self._common = _common(self._problem)
 
     def _make_groups(self, options: SideOptions) -> BlindGroups:
         return BlindGroups(self.plan, options.digest, number_bytes(self._problem.settings), options.keys)
@@ -137,8 +138,10 @@ class BlindWorkerSide(RelayWorkerSide):
 
     def _prepare_packets(self, state: bytes) -> None:
         """Mask the units of this round."""
-        place, size = (*self.place, state, self._common), self._format.padded_bytes
-        self._masks = self._group.masks(place, size, self._count)
+        number, round_ = self.place
+        root = self._origin or root_of(number, self.plan.digest)
+        place = root, round_, state, self._common
+        self._masks = self._group.masks(place, self._format.padded_bytes, self._count)
         self._masks.apply(self._own_runs, self._own.reshape(-1), self._masked)
 
     def _finish_decoding(self) -> None:
@@ -175,9 +178,9 @@ class BlindUncodedWorkerSide(BlindWorkerSide):
         return self._format.allocate(0)
 
 
-def _common(problem: Problem, plan: Plan) -> bytes:
+def _common(problem: Problem) -> bytes:
     """A digest of all that the vectors of every round follow from, beside the state of the training."""
     # Only holders of a partition are told its digest. All are told the mark of its content (`opened_info`).
     infos = [astuple(replace(info, digest=b"")) for info in problem.infos]
-    facts = problem.settings.as_dict(), infos, plan.digest
+    facts = problem.settings.as_dict(), infos
     return blake3(msgpack.packb(facts)).digest()

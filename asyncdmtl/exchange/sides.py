@@ -52,6 +52,8 @@ class SideOptions:
         Whether the server must learn nothing of the data.
     group : GroupKey or None
         The key of the workers of a blind run.
+    origin : bytes
+        At a worker of a blind run that is behind a relay: from which plan of the server this one follows.
     keys : mapping of int to bytes
         The keys with which workers confirm what others tell, by their index: all of them at the server, its
         own at a worker.
@@ -63,6 +65,7 @@ class SideOptions:
     carried: bool = True
     blind: bool = False
     group: GroupKey | None = None
+    origin: bytes = b""
     keys: Mapping[int, bytes] = field(default_factory=dict)
 
 

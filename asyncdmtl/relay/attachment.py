@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from asyncdmtl.arithmetic.probe import Machine
 from asyncdmtl.arrays import Bytes
+from asyncdmtl.blinding.masks import root_of
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.digests import Digest
 from asyncdmtl.errors import (
@@ -27,6 +28,7 @@ from asyncdmtl.errors import (
 )
 from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.tasks import SEALED
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.event_loop import AdaptiveExecutor
 from asyncdmtl.plan.placement import natural_key
@@ -51,7 +53,9 @@ from asyncdmtl.protocol.messages.registry import (
     StateTransfer,
     Uplink,
 )
+from asyncdmtl.relay.blind_sides import make_blind_side
 from asyncdmtl.relay.gathering import Gathering
+from asyncdmtl.relay.nodes import SiteChangedError
 from asyncdmtl.relay.options import RelayOptions
 from asyncdmtl.relay.parent_rows import ParentRows
 from asyncdmtl.relay.sides import RelaySide, groupable, make_relay_side
@@ -135,6 +139,10 @@ class Attachment:
                 return
             except NewPlan as replaced:
                 assign = replaced.assign
+            except SiteChangedError:
+                if self._gathering.blind and (names := self.site.misled):
+                    raise _misled(names) from None
+                raise
 
     async def _join(self) -> Assign:
         """Declare what the nodes store together, and wait for the first plan."""
@@ -142,7 +150,7 @@ class Attachment:
         members = sorted(membership.members.values(), key=lambda member: natural_key(member.name))
         digest, seconds = self._digest, self._limit[0]
         group = SiteGroup(self._gathering.multicast)
-        site = Site(membership, members, digest, seconds, group)
+        site = Site(membership, members, digest, seconds, group, blind=self._gathering.blind)
         known = membership.declared()
         declared = [known[name] for name in sorted(known, key=natural_key)]
         *some, last = await asyncio.to_thread(lambda: list(pieces(declared)))
@@ -157,14 +165,11 @@ class Attachment:
         start = options.upward.start_timeout, "--start-timeout"
         prepare = await up.receive((Prepare,), *start)
         up.be_patient(patient=False)
-        try:
-            encoding = Encoding.from_dict(prepare.encoding)
-        except UsageError as error:
-            raise RemoteProtocolError(f"{up.peer} sent an encoding that breaks a rule: {error}") from error
+        encoding, surveys = _read(prepare, up.peer, blind=self._gathering.blind)
         if len(prepare.challenges) != len(declared):
             raise RemoteProtocolError(f"{up.peer} sent {len(prepare.challenges)} challenges")
         challenges = dict(zip((part.id for part in declared), prepare.challenges, strict=True))
-        answers = await self._gathering.prepared(encoding, challenges, len(members))
+        answers = await self._gathering.prepared(encoding, challenges, len(members), surveys)
         infos = {info.id: info for member in reversed(members) for info in member.infos}
         await up.send(Ready(tuple(infos[part.id] for part in declared), answers), *self._limit)
         self._site = site
@@ -181,7 +186,7 @@ class Attachment:
         name = self._options.upward.name
         side, problem = await asyncio.to_thread(_sides, assign, name, self._gathering, site, self._digest)
         self._side, self._problem = side, problem
-        up.session.body_limit = max(side.received_bytes, problem.state_bytes)
+        up.session.body_limit = max(side.received_bytes, site.state_bytes(problem))
         if self._group is not None:
             await self._group.follow(assign.plan, side, grouped=assign.grouped)
         first = StateTransfer(assign.first)
@@ -202,6 +207,8 @@ class Attachment:
         if self._group is not None:
             self._group.begin(site.round)
         uploads = await self._or_new_plan(site.uploads(side))
+        if uploads is None:
+            return
         told = await self._agreed(side, problem, uploads)
         rows = await self._put(side, 0, [upload.rows[0] for upload in uploads])
         rest = side.sent_bytes - rows.nbytes
@@ -317,6 +324,25 @@ class Attachment:
             await _stop(newer, working)
 
 
+def _misled(names: Sequence[str]) -> IntegrityError:
+    """The error that these nodes of a blind run decoded wrong vectors, which only workers can find."""
+    told = f"{', '.join(names)} decoded other vectors than their holders computed"
+    return IntegrityError(told, partitions=[], workers=names)
+
+
+def _read(prepare: Prepare, parent: str, *, blind: bool) -> tuple[Encoding, Mapping[str, bytes] | None]:
+    """The encoding; in a blind run an empty one, and the sealed surveys from which nodes make theirs."""
+    if blind:
+        surveys = prepare.encoding.get(SEALED)
+        if not isinstance(surveys, dict) or not all(isinstance(one, bytes) for one in surveys.values()):
+            raise RemoteProtocolError(f"{parent} sent surveys that are not sealed")
+        return Encoding.empty(), surveys
+    try:
+        return Encoding.from_dict(prepare.encoding), None
+    except UsageError as error:
+        raise RemoteProtocolError(f"{parent} sent an encoding that breaks a rule: {error}") from error
+
+
 def _sides(
     assign: Assign, name: str, gathering: Gathering, site: Site, digest: Digest
 ) -> tuple[RelaySide, Problem]:
@@ -328,7 +354,11 @@ def _sides(
     problem = Problem(gathering.settings, assign.partitions)
     warn_of_doubts(name, site.stored, plan.placement.as_dict()[name])
     grouped = assign.grouped or (gathering.multicast is not None and groupable(plan, problem))
-    return make_relay_side(plan, name, site.stored, problem, digest, site.helpers, grouped=grouped), problem
+    facts = plan, name, site.stored, problem, digest, site.helpers
+    if gathering.blind:
+        origin = assign.origin or root_of(assign.plan, assign.digest)
+        return make_blind_side(*facts, origin=origin, grouped=grouped), problem
+    return make_relay_side(*facts, grouped=grouped), problem
 
 
 async def _together(first: Coroutine[Any, Any, Any], second: Coroutine[Any, Any, Result]) -> Result:

@@ -7,17 +7,19 @@ from collections.abc import Mapping, Sequence
 
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.digests import CHALLENGE_BYTES
-from asyncdmtl.errors import WaitError
+from asyncdmtl.errors import UsageError, WaitError
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.net.authentication import ServerSecurity
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.protocol.ledger import Ledger
+from asyncdmtl.protocol.messages.keys import KeyRequest
 from asyncdmtl.protocol.messages.registry import Welcome
 from asyncdmtl.relay.nodes import SiteChangedError
 from asyncdmtl.relay.options import RelayOptions
 from asyncdmtl.server.admission import Admission, Downlinks
 from asyncdmtl.server.agreement import dissenters
 from asyncdmtl.server.events import OnEvent
+from asyncdmtl.server.group_keys import KeyExchange
 from asyncdmtl.server.member_log import MemberLog
 from asyncdmtl.server.membership import Membership
 from asyncdmtl.server.multicast_server import MulticastServer
@@ -52,6 +54,17 @@ def whole_answer(shown: Shown) -> bytes:
     return b"".join([*shown.answers.values(), shown.own[1]])
 
 
+class NoKeyExchange(KeyExchange):
+    """Refuses to let workers agree on a key: those of another site would have another one."""
+
+    async def agree(self, connection: Connection, request: KeyRequest, limit: tuple[float, str]) -> None:
+        """Raise UsageError."""
+        rule = (
+            "is for workers that are connected to the server; behind a relay give --group-secret-file alone"
+        )
+        raise UsageError("--group-agree or --group-ca", rule, request.offer.name)
+
+
 class Gathering:
     """Waits for the nodes behind a relay, and lets them join for one connection to the parent.
 
@@ -71,6 +84,8 @@ class Gathering:
     membership : Membership
         The nodes that have joined.
     settings : Settings
+    blind : bool
+        Whether the server and the relay must learn nothing of the data.
     multicast : MulticastServer or None
         The multicast group of the site.
     """
@@ -85,12 +100,13 @@ class Gathering:
         emit: OnEvent,
     ) -> None:
         self.membership = Membership()
+        self.membership.keys = NoKeyExchange(self.membership.change, lambda: False)
         self._options = options
-        self.settings = settings
+        self.settings, self.blind = settings, welcome.blind
         # A parent whose run ends waits as long for workers whose relay was lost as for silent ones.
         self._patience = min(options.rejoin_timeout, welcome.silence / 2)
         self._log = MemberLog(welcome.run, emit)
-        downward = options.downward(settings, options.workers, options.join_timeout)
+        downward = options.downward(settings, options.workers, options.join_timeout, blind=self.blind)
         group, seconds = options.multicast, downward.round_timeout / 2
         self.multicast = None if group is None else MulticastServer(group, ledger, seconds)
         self._admission = Admission(
@@ -150,9 +166,15 @@ class Gathering:
         return sum(member.workers for member in self.membership.members.values() if not member.gone)
 
     async def prepared(
-        self, encoding: Encoding, challenges: Mapping[str, bytes], workers: int
+        self,
+        encoding: Encoding,
+        challenges: Mapping[str, bytes],
+        workers: int,
+        surveys: Mapping[str, bytes] | None = None,
     ) -> tuple[bytes, ...]:
         """Let all nodes encode their rows and answer the parent's challenges; return the answers in order.
+
+        The encoding of a blind run is empty: the nodes make it from the sealed surveys of all partitions.
 
         Raises
         ------
@@ -162,7 +184,7 @@ class Gathering:
             As many holders of a partition have some rows as others.
         """
         membership = self.membership
-        membership.possession = PassedChallenges(challenges)
+        membership.possession, membership.surveys = PassedChallenges(challenges), surveys
         membership.encoding.set_result(encoding)
         while not all(member.ready or member.gone for member in membership.members.values()):
             await membership.change(None)
@@ -191,5 +213,5 @@ class Gathering:
             await self.multicast.close()
 
     def _start(self, workers: int, join_timeout: float) -> RunStart:
-        options = self._options.downward(self.settings, workers, join_timeout)
+        options = self._options.downward(self.settings, workers, join_timeout, blind=self.blind)
         return RunStart(options, self.membership, self._admission, self._log)

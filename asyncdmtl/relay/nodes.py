@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from asyncdmtl.errors import AsyncDMTLError
+from asyncdmtl.errors import AsyncDMTLError, IntegrityError, PeerError, RemoteProtocolError, StateError
 from asyncdmtl.protocol.messages.registry import Message
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.membership import Membership
@@ -41,6 +41,21 @@ class Nodes:
         self.members = tuple(members)
         self._membership = membership
         self._seconds = seconds
+
+    @property
+    def stored(self) -> dict[str, tuple[str, ...]]:
+        """The partitions that each node stores."""
+        return {member.name: member.partitions for member in self.members}
+
+    @property
+    def helpers(self) -> list[str]:
+        """The nodes that want no models."""
+        return [member.name for member in self.members if member.helps]
+
+    @property
+    def workers(self) -> tuple[str, ...]:
+        """The names of all workers at the site, those behind other relays included."""
+        return tuple(name for m in self.members for name in m.stands_for)
 
     def check(self) -> None:
         """Raise SiteChangedError if a node has joined or left."""
@@ -93,6 +108,41 @@ class Nodes:
         if len(found) < len(answers):
             raise SiteChangedError
         return found
+
+    @property
+    def misled(self) -> list[str]:
+        """The nodes that ended because they decoded wrong vectors."""
+        failures = {member.name: member.connection.failure for member in self.members}
+        return [
+            name for name, failure in failures.items()
+            if isinstance(failure, PeerError) and failure.exit_code == IntegrityError.exit_code
+        ]  # fmt: skip
+
+    async def agree_on_end(self, over: Sequence[bool]) -> None:
+        """Lose the nodes of a blind run that found otherwise than most whether training is over.
+
+        Parameters
+        ----------
+        over : sequence of bool
+            What each node found.
+
+        Raises
+        ------
+        SiteChangedError
+            Nodes are lost.
+        StateError
+            As many found the one as the other.
+        """
+        ended = [member.name for member, found in zip(self.members, over, strict=True) if found]
+        others = [member.name for member in self.members if member.name not in ended]
+        if len(ended) == len(others):
+            first, second = ", ".join(ended), ", ".join(others)
+            told = f"training was over at {first}, and went on at {second}"
+            raise StateError(told, workers=[*ended, *others], mendable=False)
+        if others:
+            odd = min(ended, others, key=len)
+            told = f"{', '.join(odd)} found otherwise than most at this site whether training was over"
+            await self.refuse(RemoteProtocolError(told), odd, excluded=True)
 
     async def lose(self, member: Member, error: AsyncDMTLError, *, excluded: bool = False) -> None:
         """Lose a node; unless it is excluded, it may come back."""

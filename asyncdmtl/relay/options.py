@@ -43,8 +43,10 @@ class RelayOptions:
         if self.workers < 1:
             raise UsageError("--workers", "must be at least 1", self.workers)
 
-    def downward(self, settings: Settings, workers: int, join_timeout: float) -> RunOptions:
-        """The relay's options as of a server for `workers` nodes."""
+    def downward(
+        self, settings: Settings, workers: int, join_timeout: float, *, blind: bool = False
+    ) -> RunOptions:
+        """The relay's options as of a server for `workers` nodes, which must be `blind` if the server is."""
         return RunOptions(
             settings,
             # Every strategy that relays serve gives workers what this one gives.
@@ -54,4 +56,5 @@ class RelayOptions:
             round_timeout=self.upward.round_timeout,
             silence_timeout=self.upward.silence_timeout,
             rejoin_timeout=self.rejoin_timeout,
+            blind=blind,
         )

@@ -144,9 +144,6 @@ class Relay:
             rule = "must make one run, not a stream of jobs, in which relays take no part"
             raise UsageError("server", rule, connection.peer) from None
         reconnection.note_welcome()
-        if welcome.blind:
-            rule = "needs workers that are connected to the server: a relay could read what they send"
-            raise UsageError("--blind", rule, f"relay {self._options.upward.name}")
         settings = read_settings(connection, welcome)
         gathering = Gathering(self._options, welcome, settings, self.below, self._downward, self._emit)
         gathering.membership.excluded.update(self._excluded)

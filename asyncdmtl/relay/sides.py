@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -46,9 +47,12 @@ class RelaySide(ABC):
         The bytes of a row, range by range, in both directions and at both levels.
     layout : Layout
         What the relay tells its parent beside its rows.
+    origin : bytes
+        What the nodes of a blind run are told of the server's plan; else empty.
     """
 
     streams = False
+    origin = b""
 
     def __init__(
         self, plan: Plan, relay: int, below: CodedServerSide, problem: Problem, digest: Digest
@@ -75,6 +79,11 @@ class RelaySide(ABC):
     def worker(self) -> int:
         """The relay's index in the plan."""
         return self._relay
+
+    @property
+    def stored(self) -> tuple[int, ...]:
+        """The partitions that the nodes store together, ascending."""
+        return self._plan.placement.stored[self._relay]
 
     @property
     def group_plan(self) -> Plan | None:
@@ -112,25 +121,27 @@ class RelaySide(ABC):
         DisagreementError, StateError
             As `ServerSide.agree`.
         """
-        # Until the parent has told the digests of all other updates, zeros stand for them.
-        first, plan = uploads[0], self.below.plan
-        others = len(plan.placement.stored[-1])
-        self._uploads = (
-            *uploads,
-            replace(first, digests=(bytes(VECTOR_DIGEST_BYTES),) * others, losses=(0.0,) * others),
-        )
+        self._uploads = (*uploads, self._of_others(uploads[0]))
         self.below.agree(self._uploads)
-        told: dict[int, tuple[bytes, float]] = {}
-        for held, upload in zip(plan.placement.stored, uploads, strict=False):
-            told |= zip(held, zip(upload.digests, upload.losses, strict=True), strict=True)
-        own = [told[n] for n in self._plan.placement.stored[self._relay]]
-        return replace(
-            first,
-            rows=(),
-            size=self.sent_bytes,
-            digests=tuple(digest for digest, _ in own),
-            losses=tuple(loss for _, loss in own),
-        )
+        return self._together(uploads)
+
+    def _of_others(self, first: Upload) -> Upload:
+        """What stands for the upload of the relay until the parent has told the digests of all others."""
+        others = len(self.below.plan.placement.stored[-1])
+        return replace(first, digests=(bytes(VECTOR_DIGEST_BYTES),) * others, losses=(0.0,) * others)
+
+    def _together(self, uploads: Sequence[Upload]) -> Upload:
+        """What all nodes told, as the relay tells it its parent."""
+        digests, losses = (self._told_by_partition(uploads, what) for what in ("digests", "losses"))
+        return replace(uploads[0], rows=(), size=self.sent_bytes, digests=digests, losses=losses)
+
+    def _told_by_partition(self, uploads: Sequence[Upload], what: str, first: int = 0) -> tuple[Any, ...]:
+        """What the nodes told of each partition of the relay; `first` times as much is before it."""
+        told: dict[int, Any] = {}
+        for held, upload in zip(self.below.plan.placement.stored, uploads, strict=False):
+            of_each = getattr(upload, what)[first * len(held) :]
+            told |= zip(held, of_each, strict=False)
+        return tuple(told[n] for n in self.stored)
 
     def put(self, i: int, rows: Sequence[Bytes]) -> Bytes:
         """Take in range `i` of the rows of all nodes; return range `i` of the rows that go up."""
@@ -203,14 +214,8 @@ class RelaySide(ABC):
         IntegrityError
             Names the nodes that sent other updates.
         """
-        plan = self.below.plan
-        vectors: Vectors = self._format.vectors(self._own)
-        told: dict[int, bytes] = {}
-        for held, upload in zip(plan.placement.stored, self._uploads[:-1], strict=False):
-            told |= zip(held, upload.digests, strict=True)
-        stored = self._plan.placement.stored[self._relay]
-        wrong = [n for n, vector in zip(stored, vectors, strict=True) if self._digest(vector) != told[n]]
-        if wrong:
+        if wrong := self._wrong_own():
+            plan = self.below.plan
             names, workers = plan.placement.partitions, plan.placement.workers
             odd, senders = [names[n] for n in wrong], {workers[plan.senders[n]] for n in wrong}
             raise IntegrityError(
@@ -219,6 +224,13 @@ class RelaySide(ABC):
                 partitions=odd,
                 workers=sorted(senders),
             )
+
+    def _wrong_own(self) -> list[int]:
+        """The partitions of which a node sent another update than it told."""
+        vectors: Vectors = self._format.vectors(self._own)
+        stored, told = self.stored, self._told_by_partition(self._uploads[:-1], "digests")
+        pairs = zip(stored, vectors, told, strict=True)
+        return [n for n, vector, digest in pairs if self._digest(vector) != digest]
 
     @abstractmethod
     def _known(self, cols: slice) -> Bytes:
@@ -235,7 +247,7 @@ class RelaySide(ABC):
     def _places_of_rows(self) -> list[list[int]]:
         """For each node, the packets of `_own` that its rows are."""
         below, P = self.below.plan, self._plan.subpackets
-        place = {n: i for i, n in enumerate(self._plan.placement.stored[self._relay])}
+        place = {n: i for i, n in enumerate(self.stored)}
         nodes = range(len(below.placement.workers) - 1)
         sent = [[place[n] for n, sender in enumerate(below.senders) if sender == k] for k in nodes]
         return [[i * P + p for i in own for p in range(P)] for own in sent]
@@ -364,16 +376,26 @@ def make_relay_side(
     PlanError
         A relay cannot follow the plan.
     """
-    if problem.task_of != plan.tasks:
-        raise PlanError("plan and tasks do not fit each other")
-    said = set(plan.placement.as_dict()[relay])
-    below = plan_below(
-        plan, relay, {node: [n for n in held if n in said] for node, held in stored.items()}, helpers
-    )
+    below = said_below(plan, relay, stored, problem, helpers)
     index, options = plan.placement.workers.index(relay), SideOptions(grouped, digest)
     if plan.strategy == "central":
         return AggregatingSide(plan, index, _BelowAggregates(below, problem, options), problem, digest)
     return ForwardingSide(plan, index, RelayServerSide(below, problem, options), problem, digest)
+
+
+def said_below(
+    plan: Plan,
+    relay: str,
+    stored: Mapping[str, Sequence[str]],
+    problem: Problem,
+    helpers: Collection[str] = (),
+) -> Plan:
+    """The plan for the nodes, without what the plan does not give the relay; raises as `make_relay_side`."""
+    if problem.task_of != plan.tasks:
+        raise PlanError("plan and tasks do not fit each other")
+    said = set(plan.placement.as_dict()[relay])
+    kept = {node: [n for n in held if n in said] for node, held in stored.items()}
+    return plan_below(plan, relay, kept, helpers)
 
 
 def groupable(plan: Plan, problem: Problem) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from asyncdmtl.arrays import Bytes
+from asyncdmtl.blinding.sealed import SEALED_STATE_BYTES
 from asyncdmtl.digests import Digest
 from asyncdmtl.errors import RemoteProtocolError, StateError
 from asyncdmtl.exchange.states import ExactStates
@@ -49,6 +50,8 @@ class Site(Nodes):
     seconds : float
         The most seconds that a node may take to answer.
     group : SiteGroup
+    blind : bool
+        Whether only the nodes know what they compute, and when training ends.
 
     Attributes
     ----------
@@ -65,9 +68,12 @@ class Site(Nodes):
         digest: Digest,
         seconds: float,
         group: SiteGroup,
+        *,
+        blind: bool = False,
     ) -> None:
         super().__init__(membership, members, seconds)
         self._group = group
+        self._blind = blind
         self._digest = digest
         self._plan = -1
         able = [m for m in self.members if not m.helps] or list(self.members)
@@ -80,24 +86,9 @@ class Site(Nodes):
             m.current = same and (m.state == self.state or not self.round)
 
     @property
-    def stored(self) -> dict[str, tuple[str, ...]]:
-        """The partitions that each node stores."""
-        return {member.name: member.partitions for member in self.members}
-
-    @property
-    def helpers(self) -> list[str]:
-        """The nodes that want no models."""
-        return [member.name for member in self.members if member.helps]
-
-    @property
     def giver(self) -> Member:
         """The node that gives the state of the training after a round."""
         return next(m for m in self.members if not m.helps)
-
-    @property
-    def workers(self) -> tuple[str, ...]:
-        """The names of all workers at the site, those behind other relays included."""
-        return tuple(name for m in self.members for name in m.stands_for)
 
     async def assign(
         self, side: RelaySide, problem: Problem, place: tuple[int, bool], first: StateTransfer
@@ -121,7 +112,9 @@ class Site(Nodes):
         if first is StateTransfer.TAKE:
             await self._send_plan(side, problem, place, dict.fromkeys(self.members, first))
             return None
-        if place != (self.round, self.over):
+        # A blind server learns that training is over from the workers.
+        over = self.over if self._blind and not place[1] else place[1]
+        if (place[0], over) != (self.round, self.over):
             raise RemoteProtocolError(f"the plan is for round {place[0]}, this site is in {self.round}")
         takers = [m for m in self.members if not m.current]
         orders = {m: StateTransfer.KEEP if m.current else StateTransfer.TAKE for m in self.members}
@@ -137,6 +130,10 @@ class Site(Nodes):
             await self._restore(takers, Restore(self._digest(state), state))
         return state if first is StateTransfer.GIVE else None
 
+    def state_bytes(self, problem: Problem) -> int:
+        """Bytes of a state of the training as nodes give it."""
+        return problem.state_bytes + (SEALED_STATE_BYTES if self._blind else 0)
+
     async def restore(self, restore: Restore, place: tuple[int, bool]) -> None:
         """Hand the parent's state of the training to all nodes, which were told to take it."""
         await self._restore(self.members, restore)
@@ -145,7 +142,7 @@ class Site(Nodes):
     async def given(self, giver: Member, problem: Problem) -> Bytes:
         """The state of the training from a node that was told to send it."""
         (snapshot,) = await self.ask({giver: self.receive(giver, Snapshot)})
-        fits = (snapshot.round, snapshot.body.nbytes) == (self.round, problem.state_bytes)
+        fits = (snapshot.round, snapshot.body.nbytes) == (self.round, self.state_bytes(problem))
         if not fits or self._digest(snapshot.body) != snapshot.digest:
             await self.lose(
                 giver, RemoteProtocolError(f"{giver.connection.peer} gave no state of this round")
@@ -153,10 +150,23 @@ class Site(Nodes):
             raise SiteChangedError
         return snapshot.body
 
-    async def uploads(self, side: RelaySide) -> list[Upload]:
-        """The uploads of all nodes, with the rows of the first range."""
+    async def uploads(self, side: RelaySide) -> list[Upload] | None:
+        """The uploads of all nodes, with the rows of the first range.
+
+        None if all nodes of a blind run have found that training is over. Their messages stay in the inbox.
+
+        Raises
+        ------
+        StateError
+            As many nodes found this as did not.
+        """
         each = {member: self._upload(side, k) for k, member in enumerate(self.members)}
-        uploads = await self.ask(each)
+        found = await self.ask(each)
+        uploads = [upload for upload in found if upload is not None]
+        if len(uploads) < len(self.members):
+            await self.agree_on_end([upload is None for upload in found])
+            self.over = True
+            return None
         # All nodes have the rows of the round before.
         await self._group.begin(self._plan, self.round, side.below, self.members)
         return uploads
@@ -232,14 +242,16 @@ class Site(Nodes):
         untold = without_digests(problem.infos)
         messages: dict[Member, Assign] = {}
         for k, member in enumerate(self.members):
-            needed = max(side.below.uplink_bytes(k), problem.state_bytes)
+            needed = max(side.below.uplink_bytes(k), self.state_bytes(problem))
             session = member.connection.session
             session.body_limit = max(session.body_limit, needed)
             head = (self._plan, *place, first[member])
             infos = member.told_infos(problem.infos, untold)
             # The ranges at both levels are those of the parent's plan.
             grouped = side.below.grouped
-            messages[member] = Assign(*head, recipe, plan_digest, infos, grouped=grouped, detailed=True)
+            messages[member] = Assign(
+                *head, recipe, plan_digest, infos, grouped=grouped, detailed=True, origin=side.origin
+            )
             member.connection.inbox.clear()
         await self.ask(
             {m: m.connection.send(message, self._seconds, OPTION) for m, message in messages.items()}
@@ -254,38 +266,46 @@ class Site(Nodes):
         for taker in takers:
             taker.current = True
 
-    async def _upload(self, side: RelaySide, k: int) -> Upload:
+    async def _upload(self, side: RelaySide, k: int) -> Upload | None:
+        """The upload of a node; None if it is done instead, as it may be in a blind run."""
         member, below = self.members[k], side.below
-        uplink = await self.receive(member, Uplink)
-        self._check_place(member, uplink)
-        rows = self._shaped(side, k, 0, uplink.body)
+        wanted = (Uplink, Done) if self._blind else (Uplink,)
+        uplink: Uplink | Done = await member.connection.receive(wanted, self._seconds, OPTION)
+        if isinstance(uplink, Done):
+            member.connection.inbox.put_back(uplink)
+            return None
+        _check_place(member, uplink, (self._plan, self.round))
+        rows = _shaped(member, uplink.body, below.uplink_range(k, 0))
         upload = below.layout(k).unpack(uplink.told, (rows,), rows.nbytes + uplink.rest)
         below.check(k, upload)
         return upload
 
     async def _more(self, side: RelaySide, k: int, i: int) -> Bytes:
-        count, width = side.below.uplink_range(k, i)
+        count, width = shape = side.below.uplink_range(k, i)
         if not count:
             return np.empty((0, width), np.uint8)
         more = await self.receive(self.members[k], MoreRows)
-        self._check_place(self.members[k], more)
-        return self._shaped(side, k, i, more.body)
+        _check_place(self.members[k], more, (self._plan, self.round))
+        return _shaped(self.members[k], more.body, shape)
 
-    def _check_place(self, member: Member, message: Uplink | MoreRows) -> None:
-        if (message.plan, message.round) != (self._plan, self.round):
-            raise RemoteProtocolError(
-                f"{member.connection.peer} sent round {message.round} of plan {message.plan} "
-                f"in round {self.round} of plan {self._plan}"
-            )
 
-    def _shaped(self, side: RelaySide, k: int, i: int, body: Bytes) -> Bytes:
-        count, width = side.below.uplink_range(k, i)
-        if body.nbytes != count * width:
-            peer = self.members[k].connection.peer
-            raise RemoteProtocolError(
-                f"{peer} sent {body.nbytes} bytes of rows, the plan says {count * width}"
-            )
-        return body.reshape(count, width)
+def _check_place(member: Member, message: Uplink | MoreRows, place: tuple[int, int]) -> None:
+    """Raise RemoteProtocolError unless a message is for this plan and round."""
+    if (message.plan, message.round) != place:
+        raise RemoteProtocolError(
+            f"{member.connection.peer} sent round {message.round} of plan {message.plan} "
+            f"in round {place[1]} of plan {place[0]}"
+        )
+
+
+def _shaped(member: Member, body: Bytes, shape: tuple[int, int]) -> Bytes:
+    """Some bytes, reshaped as the rows of a node that the plan says."""
+    count, width = shape
+    if body.nbytes != count * width:
+        raise RemoteProtocolError(
+            f"{member.connection.peer} sent {body.nbytes} bytes of rows, the plan says {count * width}"
+        )
+    return body.reshape(count, width)
 
 
 def warn_of_doubts(relay: str, stored: Mapping[str, Sequence[str]], said: Collection[str]) -> None:

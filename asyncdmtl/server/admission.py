@@ -373,5 +373,8 @@ def _prepare(
     encoding: Encoding, membership: Membership, options: RunOptions, challenges: tuple[bytes, ...]
 ) -> Prepare:
     """The message with the encoding; in a blind run, with the sealed surveys from which workers make it."""
-    told = {SEALED: sealed_surveys(membership.known or {})} if options.blind else encoding.as_dict()
-    return Prepare(told, challenges)
+    if not options.blind:
+        return Prepare(encoding.as_dict(), challenges)
+    surveys = membership.surveys
+    told = sealed_surveys(membership.known or {}) if surveys is None else surveys
+    return Prepare({SEALED: dict(told)}, challenges)

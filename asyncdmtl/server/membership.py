@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
 from asyncdmtl.data.encoding import Encoding
@@ -50,7 +50,11 @@ class Membership:
         Says when workers that join take part.
     possession : Possession
         Challenges workers to show that they have the rows of their partitions.
+    surveys : mapping of partition to bytes, or None
+        At a relay of a blind run: the sealed surveys of all partitions, as the server passed them on.
     """
+
+    surveys: Mapping[str, bytes] | None = None
 
     def __init__(self) -> None:
         self.members: dict[str, Member] = {}

@@ -68,7 +68,8 @@ def make_worker_side(
         raise RemoteProtocolError("plan and tasks do not fit each other")
     trainer = make_trainer(problem, {n: partitions[partition] for n, partition in own.items()})
     blind, keys = group is not None, {worker: assign.key}
-    options = SideOptions(assign.grouped, digest, assign.detailed, assign.carried, blind, group, keys)
+    how = assign.grouped, digest, assign.detailed, assign.carried, blind, group, assign.origin, keys
+    options = SideOptions(*how)
     return strategy_of(plan).worker_side(plan, worker, trainer, options)
 
 

@@ -34,10 +34,6 @@ GIVEN = {
     [
         ({"strategy": "personal"}, "--relays is for --strategy auto, relay, central, uncoded, not personal"),
         ({"strategy": "linear"}, "not linear"),
-        (
-            {"blind": True},
-            "--relays cannot be given with --blind, since a relay could read what workers send",
-        ),
         ({"silent": 1}, "cannot be given with --silent 1, got 2"),
         ({"downlink": "multicast"}, "cannot be given with --downlink multicast"),
         ({"downlink": "peers"}, "cannot be given with --downlink peers"),

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from support.members import make_member
 
-from asyncdmtl.errors import AsyncDMTLError, LinkError
+from asyncdmtl.errors import AsyncDMTLError, IntegrityError, LinkError, PeerError, StateError
 from asyncdmtl.relay.nodes import Nodes, SiteChangedError
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.membership import Membership
@@ -81,3 +81,28 @@ async def test_work_goes_on_unless_a_node_joins_or_leaves() -> None:
     membership.note_change()
     with pytest.raises(SiteChangedError):
         await waiting
+
+
+async def test_nodes_that_decoded_wrong_vectors_are_known() -> None:
+    (a, _), (b, _), (c, _) = (node(name) for name in "abc")
+    for member, code in ((a, 1), (b, IntegrityError.exit_code)):
+        connection: Any = member.connection
+        connection.failure = PeerError("ended", exit_code=code)
+    assert Nodes(Membership(), [a, b, c], 1.0).misled == ["b"]
+
+
+async def test_a_node_that_found_otherwise_than_most_whether_training_is_over_is_excluded() -> None:
+    for over in ([True, True, False], [False, False, True]):
+        membership, nodes = Membership(), [node(name)[0] for name in "abc"]
+        for member in nodes:
+            membership.add(member)
+        with pytest.raises(SiteChangedError):
+            await Nodes(membership, nodes, 1.0).agree_on_end(over)
+        assert list(membership.excluded) == ["c"]
+
+
+async def test_nodes_agree_that_training_is_over_or_nobody_knows() -> None:
+    nodes = Nodes(Membership(), [node("a")[0], node("b")[0]], 1.0)
+    await nodes.agree_on_end([True, True])
+    with pytest.raises(StateError, match="training was over at a, and went on at b"):
+        await nodes.agree_on_end([True, False])

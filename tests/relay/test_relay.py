@@ -162,12 +162,6 @@ async def test_strategies_without_relays_refuse_them() -> None:
             await tree.tasks["a"]
 
 
-async def test_a_relay_refuses_a_blind_server() -> None:
-    async with trees(run_options(settings=make_settings(rounds=2), workers=5, blind=True)) as (_, tree):
-        with pytest.raises(UsageError, match="--blind needs workers that are connected to the server"):
-            await tree.relay("north", 1)
-
-
 async def test_a_relay_takes_no_part_in_a_stream_of_jobs() -> None:
     async with asyncio.timeout(LIMIT), JobCluster() as cluster:
         with pytest.raises(UsageError, match="server must make one run, not a stream of jobs"):

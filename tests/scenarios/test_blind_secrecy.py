@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import struct
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgpack
 import numpy as np
 import pytest
 from scipy import stats
@@ -20,103 +17,17 @@ from support.blind_runs import PARTITIONS, SECRET, SETTINGS, blind_run, hold_rou
 from support.clusters import stored_at
 from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings
-from support.raw_partitions import encoding_of, raw_partition
+from support.raw_partitions import encoding_of
+from support.secrecy import STAYING, WORDS, Seen, heads_and_opaque, memory_of, raw
 
 from asyncdmtl.data.stored import Stored
-from asyncdmtl.exchange.coded_worker import CodedWorkerSide
-from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.training import train
-from asyncdmtl.protocol.frame_reader import FrameReader
 from asyncdmtl.server.checkpoint import Checkpoint
 from asyncdmtl.server.checkpoint_store import CheckpointStore
 from asyncdmtl.server.records import RoundRecord
 from asyncdmtl.worker.options import WorkerOptions
 from asyncdmtl.worker.worker import Worker
-
-
-class Seen:
-    """What the workers of a run computed: every number of which the server must not see."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.numbers: set[float] = set()
-        compute = CodedWorkerSide.compute
-
-        def watched(side: CodedWorkerSide) -> Upload:
-            upload = compute(side)
-            models = side.trainer.state()
-            self.add(side._own_updates, models[: len(models) // 8 * 8].view(np.float64))
-            self.add(np.array([*upload.losses, upload.penalty, upload.residual]))
-            return upload
-
-        monkeypatch.setattr(CodedWorkerSide, "compute", watched)
-
-    def add(self, *arrays: Any) -> None:
-        for array in arrays:
-            self.numbers |= set(np.asarray(array, np.float64).ravel().tolist())
-
-    def found_in(self, sent: bytes) -> set[float]:
-        """The numbers that occur in some bytes, in either order of bytes."""
-        known = dict[bytes, float]()
-        for value in self.numbers:
-            words = struct.pack("<d", value), struct.pack(">d", value)
-            # Round numbers, such as counts, occur by chance.
-            if np.isfinite(value) and len(set(words[0])) > 5 and words[0][:2] != bytes(2):
-                known |= dict.fromkeys(words, value)
-        assert len(known) > 50
-        # Places where the first two bytes are those of a number.
-        begins = np.zeros(1 << 16, bool)
-        begins[[int.from_bytes(word[:2], "little") for word in known]] = True
-        content, places = np.frombuffer(sent, np.uint8), []
-        for first in (0, 1):
-            pairs = content[first : first + (len(content) - first) // 2 * 2].view("<u2")
-            places += (2 * np.flatnonzero(begins[pairs]) + first).tolist()
-        return {known[word] for place in places if (word := sent[place : place + 8]) in known}
-
-
-def raw(seed: int) -> list[Any]:
-    """Partitions as from files, with numbers, words and two classes; all seeds have the same shapes."""
-    rng = np.random.default_rng(seed)
-    words = [
-        np.array(["ward-alpha", "ward-bravo", "ward-delta"], object),
-        np.array(["ward-kilos", "ward-oscar", "ward-tango"], object),
-    ][seed]
-    classes = [np.array(["wellness", "sickened"], object), np.array(["mildened", "grimness"], object)][seed]
-    return [
-        raw_partition(
-            f"p{n}",
-            {
-                "sulfacol": rng.standard_normal(9) + 100 * (seed + 1),
-                "ward": words[np.arange(9) % 3],
-                "age": rng.standard_normal(9),
-            },
-            classes[rng.permutation(9) % 2],
-            task=f"t{n // 2}",
-        )
-        for n in range(6)
-    ]
-
-
-def heads_and_opaque(sent: bytes) -> tuple[list[Any], bytes]:
-    """The heads of the frames, with each field of bytes replaced by its length; and all these bytes."""
-    opaque = []
-
-    def shape(value: Any) -> Any:
-        if isinstance(value, bytes):
-            opaque.append(value)
-            return f"{len(value)} bytes"
-        if isinstance(value, dict):
-            return {key: shape(item) for key, item in value.items()}
-        return [shape(item) for item in value] if isinstance(value, list) else value
-
-    heads = []
-    for frame in FrameReader(1 << 26, 1 << 26).feed(sent):
-        head = msgpack.unpackb(bytes(frame.head))
-        if head[0] != 14:  # heartbeats come when they come
-            heads.append([shape(head), len(frame.body)])
-            opaque.append(frame.body.tobytes())
-    # Each once: holders of a partition send the same bytes about it.
-    return heads, b"".join(dict.fromkeys(opaque))
 
 
 async def sent_in_a_run(
@@ -146,14 +57,11 @@ async def test_nothing_that_depends_on_data_reaches_the_server(monkeypatch: pyte
         encoding = encoding_of(*partitions, loss="logistic")
         twin = train([part.encoded(encoding) for part in partitions], settings)
         assert all(found.coef_.tobytes() == twin.models.coef_.tobytes() for found in models)
-        for part in partitions:
-            seen.add(*(part.columns[name] for name in ("sulfacol", "age")))
-            seen.add(*(part.columns[name].mean() for name in ("sulfacol", "age")))
+        seen.add_columns(partitions)
         everything = b"".join(sent.values())
         assert len(seen.numbers) > 300
         assert seen.found_in(everything) == set()
-        for word in (b"sulfacol", b"ward-", b"wellness", b"sickened", b"mildened", b"grimness"):
-            assert word not in everything
+        assert not [word for word in WORDS if word in everything]
         read = {name: heads_and_opaque(one) for name, one in sent.items()}
         shapes.append({name: heads for name, (heads, _) in read.items()})
         opaque = np.frombuffer(read["w0"][1], np.uint8)
@@ -205,30 +113,6 @@ async def test_a_run_may_choose_the_strength(monkeypatch: pytest.MonkeyPatch) ->
     assert seen.found_in(b"".join(sent.values())) == set()
 
 
-# A server that stays when its run is over, until its standard input ends.
-STAYING_SERVER = """
-import sys
-from asyncdmtl.cli.server import main
-main.main(sys.argv[1:], standalone_mode=False)
-print("over", flush=True)
-sys.stdin.read()
-"""
-
-
-def memory_of(pid: int) -> bytes:
-    """All that a process has written to its memory."""
-    found = []
-    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
-        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-            span, rights, *_ = line.split()
-            if rights.startswith("rw"):
-                start, stop = (int(place, 16) for place in span.split("-"))
-                memory.seek(start)
-                with contextlib.suppress(OSError):
-                    found.append(memory.read(stop - start))
-    return b"".join(found)
-
-
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs the memory of processes as a file")
 async def test_the_memory_of_the_server_has_nothing_of_the_data(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -237,7 +121,7 @@ async def test_the_memory_of_the_server_has_nothing_of_the_data(
     words = ["--listen=127.0.0.1:0", "--blind", "--loss=logistic", "--strength=0.05", "--rounds=8"]
     words += ["--coupling=nuclear", "--workers=6", "--format=json", f"--checkpoint={tmp_path}"]
     server = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", STAYING_SERVER, *words, "--checkpoint-every=2",
+        sys.executable, "-c", STAYING.format("server"), *words, "--checkpoint-every=2",
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert server.stdout is not None
@@ -258,9 +142,7 @@ async def test_the_memory_of_the_server_has_nothing_of_the_data(
     # What the server has: names, and MACs.
     for known in (b"nuclear", b"p5", workers[0].state.check()):
         assert known in memory
-    for word in (b"sulfacol", b"ward-al", b"wellness", b"sickened"):
-        assert word not in memory
-    for part in partitions:
-        seen.add(*(part.columns[name] for name in ("sulfacol", "age")), part.columns["sulfacol"].mean())
+    assert not [word for word in WORDS if word in memory]
+    seen.add_columns(partitions)
     seen.add(*(found.coef_ for found in models))
     assert seen.found_in(memory) == set()

@@ -30,13 +30,18 @@ SITES: Mapping[str, str] = {"a": "north", "b": "north", "c": "south", "d": "sout
 
 
 class Tree:
-    """Relays and workers below a cluster's server, as tasks by name."""
+    """Relays and workers below a cluster's server, as tasks by name; `group` has the workers' own options."""
 
-    def __init__(self, cluster: Cluster, features: int) -> None:
+    def __init__(self, cluster: Cluster, stored: Mapping[str, Sequence[Any]], **group: Any) -> None:
         self.tasks: dict[str, asyncio.Task[Any]] = {}
         self.relays: dict[str, Relay] = {}
+        self.stack = contextlib.AsyncExitStack()
         self._addresses = {"": cluster.address}
-        self._stored = stored_at(PLACEMENT, make_partitions(6, "squared", features=features))
+        self._stored, self._group = stored, group
+
+    def address(self, parent: str) -> tuple[str, int]:
+        """The address of the server (""), of a relay, or of another way."""
+        return self._addresses[parent]
 
     def add_address(self, parent: str, address: tuple[str, int]) -> None:
         """Name another way to the server, such as a proxy, which relays and workers may have as parent."""
@@ -62,12 +67,19 @@ class Tree:
             task.result()
         self._addresses[name] = listening.result()
 
-    def worker(self, name: str, parent: str | None = None, stored: Sequence[Any] | None = None) -> None:
-        """Start a worker at its site, or below another parent. It knows the server's address, too."""
+    def worker(
+        self,
+        name: str,
+        parent: str | None = None,
+        stored: Sequence[Any] | None = None,
+        *,
+        alone: bool = False,
+    ) -> None:
+        """Start a worker at its site, or below another parent. Unless `alone`, it knows the server, too."""
         own = self._stored[name] if stored is None else stored
         parent = SITES[name] if parent is None else parent
-        others = [self._addresses[""]] if parent else []
-        running = Worker(WorkerOptions(name), own).run(*self._addresses[parent], *others)
+        others = [self._addresses[""]] if parent and not alone else []
+        running = Worker(WorkerOptions(name, **self._group), own).run(*self._addresses[parent], *others)
         self.tasks[name] = asyncio.create_task(running)
 
     async def stop(self, name: str) -> None:
@@ -77,12 +89,16 @@ class Tree:
 
 
 @contextlib.asynccontextmanager
-async def trees(options: RunOptions, features: int = 9) -> AsyncIterator[tuple[Cluster, Tree]]:
+async def trees(
+    options: RunOptions, features: int = 9, partitions: Sequence[Any] | None = None, **group: Any
+) -> AsyncIterator[tuple[Cluster, Tree]]:
     """A server, and a tree below it that is still empty."""
+    stored = stored_at(PLACEMENT, partitions or make_partitions(6, "squared", features=features))
     async with asyncio.timeout(PATIENCE), Cluster(options) as cluster:
-        tree = Tree(cluster, features)
+        tree = Tree(cluster, stored, **group)
         try:
-            yield cluster, tree
+            async with tree.stack:
+                yield cluster, tree
         finally:
             for task in tree.tasks.values():
                 task.cancel()

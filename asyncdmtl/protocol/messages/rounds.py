@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from asyncdmtl.arrays import Bytes
+from asyncdmtl.blinding.masks import ROOT_BYTES
 from asyncdmtl.digests import CONFIRMATION_KEY_BYTES, VECTOR_DIGEST_BYTES
 from asyncdmtl.learning.tasks import PartitionInfo
 from asyncdmtl.protocol import fields
@@ -71,6 +72,8 @@ class Assign(Message):
         Whether rows go up no faster than rows come down.
     key : bytes
         The key with which this worker confirms the numbers that others tell; empty if all tell theirs.
+    origin : bytes
+        To a node behind a relay of a blind run: which plan of the server this one follows from (`root_of`).
     """
 
     number, kind, sender = 6, "assign", "server"
@@ -89,6 +92,7 @@ class Assign(Message):
     measured: bool = False
     paced: bool = True
     key: bytes = b""
+    origin: bytes = b""
 
     @property
     def event(self) -> str:
@@ -105,12 +109,12 @@ class Assign(Message):
         where = [self.plan, self.round, self.over, self.first]
         peers = [list(peer) for peer in self.peers]
         how = [self.grouped, self.detailed, peers, self.shared, self.carried, self.measured, self.paced]
-        return [*where, dict(self.recipe), self.digest, infos, *how, self.key]
+        return [*where, dict(self.recipe), self.digest, infos, *how, self.key, self.origin]
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Assign:
-        plan, round_, over, first, *others = fields.exactly(values, 15, cls.kind)
-        recipe, digest, partitions, grouped, detailed, peers, *flags, key = others
+        plan, round_, over, first, *others = fields.exactly(values, 16, cls.kind)
+        recipe, digest, partitions, grouped, detailed, peers, *flags, key, origin = others
         grouped, detailed, *flags = (fields.flag(value, "flag") for value in (grouped, detailed, *flags))
         shared, carried, measured, paced = flags
         return cls(
@@ -129,6 +133,7 @@ class Assign(Message):
             measured,
             paced,
             fields.optional(key, "key of confirmations", CONFIRMATION_KEY_BYTES),
+            fields.optional(origin, "origin of the plan", ROOT_BYTES),
         )
 
 
