@@ -127,6 +127,11 @@ class BlindWorkerSide(RelayWorkerSide):
         losses = [("loss", n) for n in range(len(self._problem.infos))]
         return [*losses, ("penalty", 0), ("residual", 0)]
 
+    def own_vectors(self) -> dict[int, Bytes]:
+        """The bytes of this worker's own units, masked, by number: other workers take off the masks."""
+        vectors = self._vectors(self._packets)
+        return {unit: vector.view(np.uint8) for unit, vector in zip(self._own_units, vectors, strict=True)}
+
     def _packets_to_code(self) -> Bytes:
         self._masked = np.full(self._own.nbytes + ROOM, 0, np.uint8)
         return self._masked[: self._own.nbytes].reshape(self._own.shape)

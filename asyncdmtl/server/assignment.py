@@ -158,7 +158,8 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
     # A value that one worker tells for all would be missing if that worker is late. Relays need all values.
     detailed = progress.detailed or progress.checked or silent > 0 or relayed
     exchanging: frozenset[str] = frozenset()
-    if ending is None and not relayed and kind in (None, "peers"):
+    direct = not relayed and not (detailed and _compares_masked(plan, progress))
+    if ending is None and direct and kind in (None, "peers"):
         exchanging = choose_exchanging(plan, members)
     carried = not exchanging or not served_by_peers(plan, exchanging)
     keys = {} if detailed else _confirmation_keys(len(placement.workers))
@@ -178,6 +179,11 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
         choice,
         keys,
     )
+
+
+def _compares_masked(plan: AnyPlan, progress: TrainingProgress) -> bool:
+    """Whether a blind server compares masked units in detail, for which all of them must pass it."""
+    return progress.blind and isinstance(plan, Plan) and plan.strategy == "uncoded"
 
 
 def _confirmation_keys(count: int) -> dict[int, bytes]:

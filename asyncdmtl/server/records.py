@@ -167,11 +167,8 @@ class RunOptions:
         if self.settings.test_fraction:
             rule = "must be 0 with --blind: the server would read the scores of rows for tests"
             raise UsageError("--test-fraction", rule, self.settings.test_fraction)
-        if self.peers:
-            rule = "is not for --blind: masked rows go through the server"
-            raise UsageError(f"--downlink {'auto' if self.chooses_downlink else 'peers'}", rule, "--blind")
         if self.silent:
-            rule = "must be 0 with --blind: a worker that is late would be given states in the clear"
+            rule = "must be 0 with --blind: masks hide all only if no more rows go up than are independent"
             raise UsageError("--silent", rule, self.silent)
 
 

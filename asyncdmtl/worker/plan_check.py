@@ -61,7 +61,7 @@ def make_worker_side(
     if unknown := [partition for partition in own.values() if partition not in partitions]:
         raise PlanError(f"the plan has partitions at {name!r} that are not here: {unknown}")
     if group is not None:
-        _check_blind(assign, plan)
+        _check_blind(plan)
     infos = assign.partitions if group is None else [opened_info(group, info) for info in assign.partitions]
     problem = Problem(settings, infos)
     if isinstance(plan, Plan) and problem.task_of != plan.tasks:
@@ -91,13 +91,10 @@ def check_contents(side: WorkerSide, own: Iterable[PartitionInfo], group: GroupK
         raise RemoteProtocolError(f"the plan has other contents of {wrong} than this worker")
 
 
-def _check_blind(assign: Assign, plan: AnyPlan) -> None:
+def _check_blind(plan: AnyPlan) -> None:
     """Raise RemoteProtocolError if somebody without the key of the workers could read what this one gives."""
     if not isinstance(plan, Plan) or plan.strategy not in BLIND_SIDES:
         raise RemoteProtocolError("the plan is of a strategy whose server is not blind")
-    # Rows between workers are not masked, and the server has the keys by which workers take them.
-    if assign.shared or not assign.carried:
-        raise RemoteProtocolError("the rows of a blind run go through the server, and this plan's do not")
     # More rows go up than are independent, so that masks would not hide in which bits holders differ.
     if plan.silent:
         raise RemoteProtocolError("a blind run waits for all workers, and this plan tolerates late ones")

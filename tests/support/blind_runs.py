@@ -53,14 +53,14 @@ class BlindRun:
         self.workers: dict[str, asyncio.Task[TaskModels]] = {}
         self.stack = AsyncExitStack()
 
-    async def join(self, name: str, partitions: Sequence[Stored]) -> asyncio.Task[TaskModels]:
+    async def join(self, name: str, partitions: Sequence[Stored], **changes: Any) -> asyncio.Task[TaskModels]:
         self.taps[name] = Tap(self.cluster.address)
         await self.stack.enter_async_context(self.taps[name].running())
         there, self.cluster.address = self.cluster.address, self.taps[name].address
         group: dict[str, Any] = {"group_secret": self.secret}
         if self.agree:
             group = {"group_proofs": SecretProofs(self.secret or b"")}
-        task = self.cluster.join(name, partitions, **group)
+        task = self.cluster.join(name, partitions, **group, **changes)
         self.cluster.address = there
         self.workers[name] = task
         return task
