@@ -158,7 +158,8 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
     # A value that one worker tells for all would be missing if that worker is late. Relays need all values.
     detailed = progress.detailed or progress.checked or silent > 0 or relayed
     exchanging: frozenset[str] = frozenset()
-    direct = not relayed and not (detailed and _compares_masked(plan, progress))
+    # What relays of a blind run compare must pass the server.
+    direct = not (relayed and progress.blind) and not (detailed and _compares_masked(plan, progress))
     if ending is None and direct and kind in (None, "peers"):
         exchanging = choose_exchanging(plan, members)
     carried = not exchanging or not served_by_peers(plan, exchanging)

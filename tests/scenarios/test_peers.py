@@ -13,6 +13,7 @@ from support.certificates import Authority
 from support.clusters import Cluster, run_cluster, stored_at
 from support.placements import HETEROGENEOUS, HOMOGENEOUS
 from support.problems import make_partitions, make_settings, run_options
+from support.trees import PATIENCE, SITES, Tree, trees
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import UsageError
@@ -272,3 +273,39 @@ async def test_wrong_rows_of_a_peer_are_noticed(monkeypatch: pytest.MonkeyPatch)
 def test_strategies_by_which_the_server_aggregates_have_no_use_for_peers() -> None:
     with pytest.raises(UsageError, match="--downlink peers is for strategies by which workers aggregate"):
         options(strategy="central")
+
+
+async def grow_one_site(tree: Tree, more: str) -> None:
+    """Start a relay with two workers, and three workers beside it, the first of which stores `more`, too."""
+    partitions = {part.id: part for part in PARTITIONS}
+    await tree.relay("north", 2)
+    for name, site in SITES.items():
+        stored = [partitions[p] for p in ("p2", "p3", more)] if name == "c" else None
+        tree.worker(name, "north" if site == "north" else "", stored)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "more", "exchanging"),
+    [("relay", "p1", ("c", "d", "e")), ("uncoded", "p1", ("c", "d", "e")), ("relay", "p4", ())],
+)
+async def test_relays_are_served_by_the_server_and_workers_beside_them_take_rows_from_each_other(
+    strategy: str, more: str, exchanging: tuple[str, ...]
+) -> None:
+    # Without a worker that stores p1, only the relay has it, from which nobody takes rows.
+    async with trees(options(strategy=strategy, workers=5), features=200) as (cluster, tree):
+        await grow_one_site(tree, more)
+        record = await cluster.server
+        check([await tree.tasks[name] for name in SITES])
+    assert told(record).exchanging == exchanging
+    assert told(record).carried
+    assert {name for link in told(record).links for name in link} == set(exchanging)
+
+
+async def test_a_relay_beside_workers_that_take_rows_from_each_other_may_be_lost() -> None:
+    async with trees(options(workers=5, rejoin_timeout=PATIENCE), features=200) as (cluster, tree):
+        await grow_one_site(tree, "p1")
+        await cluster.event(RoundRecord, round=1)
+        await tree.stop("north")
+        record = await cluster.server
+        check([await tree.tasks[name] for name in SITES])
+    assert {"c", "d", "e"} <= {name for link in told(record).links for name in link}
