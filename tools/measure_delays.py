@@ -25,6 +25,7 @@ import numpy as np
 from launch import WORKER, Processes, processes
 from namespaces import HERE
 from results import Table, results_option, write_results
+from stream_cluster import processor_seconds
 
 from asyncdmtl.data import recipes
 from asyncdmtl.learning.settings import Settings
@@ -103,12 +104,6 @@ def slowed(shares: Sequence[float], pids: Sequence[int]) -> Iterator[None]:
             if Path(f"/proc/{pid}").exists():
                 (CGROUP / "cgroup.procs").write_text(str(pid), encoding="ascii")
             group.rmdir()
-
-
-def processor_seconds(pid: int) -> float:
-    """Processor time that a process has used so far."""
-    words = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return sum(map(int, words[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 class Stream:

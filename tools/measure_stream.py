@@ -6,6 +6,8 @@ links have a limited rate (root and iproute2), and compares their models bit for
 
 from __future__ import annotations
 
+import os
+import resource
 import statistics
 import tempfile
 from collections.abc import Mapping
@@ -54,8 +56,9 @@ def jobs_of(options: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
     ]
 
 
-def measure(hosts: Mapping[str, Host], plan: StreamPlan) -> tuple[Ended, list[set[str]]]:
-    """Make a stream; its end, and the digests of the models of each job."""
+def measure(hosts: Mapping[str, Host], plan: StreamPlan) -> tuple[Ended, list[set[str]], float]:
+    """Make a stream; its end, the digests of the models of each job, and processor time in seconds."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with tempfile.TemporaryDirectory() as name, processes({}, LIMIT) as started:
         plan = replace(plan, folder=Path(name))
         ended = run_stream(started, hosts, plan)
@@ -64,7 +67,9 @@ def measure(hosts: Mapping[str, Host], plan: StreamPlan) -> tuple[Ended, list[se
         for process in started.processes:
             process.wait()
         models = [models_of(plan.folder, str(job["name"]), range(plan.workers)) for job in plan.jobs]
-    return ended, models
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime - ended.started_up
+    return ended, models, used
 
 
 def wire_bytes(ended: Ended) -> list[tuple[int, int]]:
@@ -73,12 +78,22 @@ def wire_bytes(ended: Ended) -> list[tuple[int, int]]:
     return [(sum(r["up_bytes"] for r in each), sum(r["down_bytes"] for r in each)) for each in rounds]
 
 
+def wire_seconds(ended: Ended, rate: str) -> float:
+    """The least time that the server's link takes for the rows of all jobs: in the slower direction."""
+    directions = zip(*wire_bytes(ended), strict=True)
+    return 8 * max(map(sum, directions)) / (float(rate.removesuffix("mbit")) * 1e6)
+
+
 @click.command()
 @click.option("--workers", type=int, default=5)
 @click.option("--copies", type=int, default=3)
 @click.option("--jobs", type=int, default=8)
 @click.option("--in-flight", type=int, default=4)
-@click.option("--rate", default="100mbit", help="Of each link in each direction; none: on the loopback.")
+@click.option(
+    "--rate",
+    default="100mbit",
+    help="Of each link each way, as 100mbit; none: on the loopback.",
+)
 @click.option("--repeat", type=int, default=3)
 @click.option("--only", type=click.Choice(tuple(WORKLOADS)), help="One workload only.")
 @results_option
@@ -94,12 +109,12 @@ def main(
 ) -> None:
     """Print seconds of both orders, side by side, and their ratio."""
     names = [SERVER, *(f"w{k}" for k in range(workers))]
-    rows = []
+    rows, processors = [], len(os.sched_getaffinity(0))
     for workload, (data, options) in WORKLOADS.items():
         if only not in (None, workload):
             continue
         plan = StreamPlan(data, workers, copies, jobs_of(options, jobs), 1, Path())
-        found: dict[int, list[tuple[Ended, list[set[str]]]]] = {1: [], in_flight: []}
+        found: dict[int, list[tuple[Ended, list[set[str]], float]]] = {1: [], in_flight: []}
         for _ in range(repeat):
             for together in found:
                 if rate == "none":
@@ -109,20 +124,26 @@ def main(
                         made = measure(hosts, replace(plan, in_flight=together))
                 found[together].append(made)
         every = [made for each in found.values() for made in each]
-        if any(models != every[0][1] or any(len(one) != 1 for one in models) for _, models in every):
+        if any(models != every[0][1] or any(len(one) != 1 for one in models) for _, models, _ in every):
             raise click.ClickException(f"{workload}: models differ")
-        if len({tuple(wire_bytes(ended)) for ended, _ in every}) != 1:
+        if len({tuple(wire_bytes(ended)) for ended, *_ in every}) != 1:
             raise click.ClickException(f"{workload}: bytes of rounds differ")
         alone, stream = (
-            statistics.median(ended.seconds for ended, _ in found[together]) for together in (1, in_flight)
+            statistics.median(ended.seconds for ended, *_ in found[together]) for together in (1, in_flight)
         )
-        ratios = [a.seconds / s.seconds for (a, _), (s, _) in zip(found[1], found[in_flight], strict=True)]
+        ratios = [a.seconds / s.seconds for (a, *_), (s, *_) in zip(found[1], found[in_flight], strict=True)]
+        used = [statistics.median(used for *_, used in found[together]) for together in (1, in_flight)]
         rows.append(
             (workload, f"{alone:.2f}", f"{stream:.2f}", f"{statistics.median(ratios):.2f}",
-             f"{min(ratios):.2f} to {max(ratios):.2f}")
+             f"{min(ratios):.2f} to {max(ratios):.2f}", *(f"{each / processors:.2f}" for each in used),
+             "-" if rate == "none" else f"{wire_seconds(every[0][0], rate):.2f}")
         )  # fmt: skip
         click.echo(" | ".join(rows[-1]))
-    head = ("jobs", "one after the other (s)", f"{in_flight} at a time (s)", "throughput", "of all pairs")
+    head = (
+        "jobs", "one after the other (s)", f"{in_flight} at a time (s)", "throughput", "of all pairs",
+        f"time of {processors} processors, one after the other (s)",
+        f"of {processors} processors, {in_flight} at a time (s)", "of the server's link (s)",
+    )  # fmt: skip
     table = Table("stream", head, tuple(rows))
     click.echo(table.markdown())
     if results_file is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -62,6 +63,8 @@ class Ended:
         When its end was told, in seconds of `time.perf_counter`.
     code : int
         The server's exit code.
+    started_up : float
+        Processor time of the server and all workers up to the moment at which all had joined, in seconds.
     """
 
     seconds: float = 0.0
@@ -69,6 +72,13 @@ class Ended:
     errors: dict[str, str] = field(default_factory=dict)
     ends: dict[str, float] = field(default_factory=dict)
     code: int = 0
+    started_up: float = 0.0
+
+
+def processor_seconds(pid: int) -> float:
+    """Processor time that a process has used so far."""
+    words = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return sum(map(int, words[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def start_worker(started: Processes, host: Host, server: str, k: int, plan: StreamPlan) -> Any:
@@ -106,7 +116,9 @@ def run_stream(
                 start_worker(started, hosts[f"w{k}"], address, k, plan)
         elif event["event"] == "joined" and event["job"] == plan.jobs[0]["name"]:
             joined += 1
-            began = now if joined == plan.workers else began
+            if joined == plan.workers:
+                began = now
+                ended.started_up = sum(processor_seconds(process.pid) for process in started.processes)
         elif event["event"] == "finished":
             ended.reports[event["job"]] = event["report"]
             ended.ends[event["job"]] = now
