@@ -100,7 +100,7 @@ async def test_a_late_worker_is_given_the_state_of_another_if_one_giver_is_silen
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(lateness, "MOST_LAG", 2)
-    chosen = options(60)
+    chosen = options(40)
     async with cluster_behind_proxies(chosen) as (cluster, proxies, workers):
         await cluster.event(RoundRecord, round=3)
         proxies["w2"].passing.clear()
