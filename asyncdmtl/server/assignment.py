@@ -158,8 +158,7 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
     # A value that one worker tells for all would be missing if that worker is late. Relays need all values.
     detailed = progress.detailed or progress.checked or silent > 0 or relayed
     exchanging: frozenset[str] = frozenset()
-    # What relays of a blind run compare must pass the server.
-    direct = not (relayed and progress.blind) and not (detailed and _compares_masked(plan, progress))
+    direct = not _compares_masked(plan, progress, relayed=relayed, detailed=detailed)
     if ending is None and direct and kind in (None, "peers"):
         exchanging = choose_exchanging(plan, members)
     carried = not exchanging or not served_by_peers(plan, exchanging)
@@ -182,9 +181,11 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
     )
 
 
-def _compares_masked(plan: AnyPlan, progress: TrainingProgress) -> bool:
-    """Whether a blind server compares masked units in detail, for which all of them must pass it."""
-    return progress.blind and isinstance(plan, Plan) and plan.strategy == "uncoded"
+def _compares_masked(plan: AnyPlan, progress: TrainingProgress, *, relayed: bool, detailed: bool) -> bool:
+    """Whether a blind server or a relay compares masked units, for which all of them must pass the server."""
+    if not progress.blind:
+        return False
+    return relayed or (detailed and isinstance(plan, Plan) and plan.strategy == "uncoded")
 
 
 def _confirmation_keys(count: int) -> dict[int, bytes]:
