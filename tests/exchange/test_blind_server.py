@@ -101,10 +101,14 @@ def test_while_it_looks_for_wrong_rows_all_is_as_always_and_the_server_has_noise
     twin = train(PARTITIONS, make_settings(rounds=3)).models
     assert all(worker.models().coef_.tobytes() == twin.coef_.tobytes() for worker in run.workers)
     assert isinstance(run.server, BlindCheckingServerSide)
-    known = {vector.tobytes() for worker in run.workers for vector in worker.own_vectors().values()}
+    sides: Any = run.workers
+    known = {vector.tobytes() for side in sides for vector in side._own_units.values()}
     assert len(known) == len(run.server._masked)
     size = len(next(iter(known)))
-    assert not known & {row[:size].tobytes() for row in run.server._masked}
+    masked = {row[:size].tobytes() for row in run.server._masked}
+    assert not known & masked
+    # Workers that take rows from each other are given these, too.
+    assert {vector.tobytes() for side in sides for vector in side.own_vectors().values()} == masked
 
 
 @pytest.mark.parametrize("k", range(len(HOMOGENEOUS.workers)))
