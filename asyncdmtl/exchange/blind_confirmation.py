@@ -59,7 +59,7 @@ class BlindGroups(SummedGroups):
 
     def _told_by(self, worker: int, upload: Upload) -> Upload:
         losses = dict(zip(self._stored[worker], upload.sealed, strict=False))
-        told, measures = (losses[n] for n in self._losses_told[worker]), upload.sealed[-2:]
+        told, measures = (losses[n] for n in self._table.losses_told[worker]), upload.sealed[-2:]
         return replace(
             upload,
             sealed=(*told, *(() if worker else measures)),
@@ -70,7 +70,7 @@ class BlindGroups(SummedGroups):
         losses = dict[int, bytes]()
         penalty, residual = uploads[0].sealed[-2:]
         for k, upload in enumerate(uploads):
-            losses |= zip(self._losses_told[k], upload.sealed, strict=False)
+            losses |= zip(self._table.losses_told[k], upload.sealed, strict=False)
         return [
             replace(
                 upload,

@@ -11,7 +11,7 @@ import numpy as np
 
 from asyncdmtl.arrays import Bytes, Vectors
 from asyncdmtl.errors import CodingError, DisagreementError, IntegrityError, StateError
-from asyncdmtl.exchange.confirmation import DigestGroups, SummedGroups
+from asyncdmtl.exchange.confirmation import SummedGroups
 from asyncdmtl.exchange.sides import (
     DEFAULT_OPTIONS,
     NOBODY,
@@ -53,7 +53,7 @@ class CodedServerSide(ServerSide):
     """
 
     plan: Plan
-    _groups: DigestGroups
+    _groups: SummedGroups
 
     def __init__(
         self,
@@ -226,7 +226,7 @@ class CodedServerSide(ServerSide):
         each = {firsts[k] + r: row for k, part in arrived(rows) for r, row in enumerate(part)}
         collect([each[r] for r in chosen], (), units[:, self.ranges[i]])
 
-    def _make_groups(self, options: SideOptions) -> DigestGroups:
+    def _make_groups(self, options: SideOptions) -> SummedGroups:
         """The groups of digests under the plan."""
         return SummedGroups(self.plan, options.digest, options.keys)
 
@@ -312,7 +312,6 @@ class CentralServerSide(CodedServerSide):
     def _check_decoded(self, units: Vectors) -> None:
         groups, made = self._groups, [self._digest(unit) for unit in units]
         if not self._detailed:
-            assert isinstance(groups, SummedGroups)
             if not groups.match(dict(zip(groups.of_units, made, strict=True)), self._digests):
                 raise UnconfirmedError("the server decoded other updates than their holders computed")
             return

@@ -14,7 +14,7 @@ import numpy as np
 
 from asyncdmtl.arrays import Bytes, Vectors
 from asyncdmtl.errors import CodingError, IntegrityError
-from asyncdmtl.exchange.confirmation import DigestGroups, SummedGroups
+from asyncdmtl.exchange.confirmation import SummedGroups
 from asyncdmtl.exchange.sides import DEFAULT_OPTIONS, SideOptions, WorkerSide, measured
 from asyncdmtl.exchange.states import OwnState
 from asyncdmtl.exchange.upload import Upload
@@ -38,7 +38,7 @@ class CodedWorkerSide(WorkerSide):
     """
 
     plan: Plan
-    _groups: DigestGroups
+    _groups: SummedGroups
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ class CodedWorkerSide(WorkerSide):
             self._prepare()
             self._step(decoded)
 
-    def _make_groups(self, options: SideOptions) -> DigestGroups:
+    def _make_groups(self, options: SideOptions) -> SummedGroups:
         """The groups of digests under the plan."""
         return SummedGroups(self.plan, options.digest, options.keys)
 

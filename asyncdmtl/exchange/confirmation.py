@@ -12,10 +12,11 @@ takes them off. The sum over all workers is then 0 if the holders of each group 
 what was told. With drawn weights `w_k` it adds up `S = Σ_k w_k c_k = Σ_g s_g h_g`, which everybody can
 compute that knows all vectors: workers check by it what they decode, and so does a server that decodes.
 
-Only the server and worker k know the key of `MAC_k`. So a dishonest worker cannot make up in its own
-confirmation for what a false number does to those of others. To let wrong rows pass, it would have to choose
-them so that `S` stays the same at every receiver, which is a generalised birthday problem over the groups
-that a receiver lacks, to be solved within a round.
+Only the server and worker k know the key of `MAC_k`, which the server sends with the plan: with TLS nobody
+else can read it, and without TLS a worker that listens on the network can. So a dishonest worker cannot make
+up in its own confirmation for what a false number does to those of others. To let wrong rows pass, it would
+have to choose them so that `S` stays the same at every receiver, which is a generalised birthday problem over
+the groups that a receiver lacks, to be solved within a round.
 
 Digests that one worker alone can compute, or that not all who decode can compute, are told as they are, and
 confirmed in the MAC. Those of updates that are no units are confirmed in the sum if three workers hold them:
@@ -27,7 +28,6 @@ the worker at fault.
 from __future__ import annotations
 
 import struct
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -51,8 +51,8 @@ _FACTORS = b"asyncdmtl: factors of confirmations"
 NO_KEYS: Mapping[int, bytes] = MappingProxyType({})
 
 
-class DigestGroups(ABC):
-    """The groups of a plan, and what each worker sends.
+class SummedGroups:
+    """The groups of a plan, and what each worker sends: digests are confirmed in a sum, as above.
 
     Digests are numbered: `n` for the update of partition n, `N + t` for the aggregate of task t where
     aggregates are units, and `N + T + i` for sum i of the plan.
@@ -62,6 +62,8 @@ class DigestGroups(ABC):
     plan : Plan
     digest : Digest
         The digests of the run.
+    keys : mapping of int to bytes, optional
+        The keys of the MACs by worker: of all at the server, its own at a worker.
 
     Attributes
     ----------
@@ -77,14 +79,14 @@ class DigestGroups(ABC):
         The groups that each worker holds.
     """
 
-    def __init__(self, plan: Plan, digest: Digest) -> None:
+    def __init__(self, plan: Plan, digest: Digest, keys: Mapping[int, bytes] = NO_KEYS) -> None:
         table = group_table(plan)
         self._digest = digest
         self._stored = plan.placement.stored
         self.of_units, self.digests_of = table.of_units, table.digests_of
         self.groups, self.held = table.groups, table.held
-        self._receivers, self._received = table.receivers, table.received
-        self._told, self._losses_told = table.told, table.losses_told
+        self._table, self._sums = table, _sums_of(plan, digest)
+        self._keys = keys
 
     def layout(self, worker: int, dtype: np.dtype[np.floating[Any]], *, detailed: bool) -> Layout:
         """What `worker` tells, with numbers of this dtype: all its values in detail, else as `shortened`."""
@@ -105,21 +107,48 @@ class DigestGroups(ABC):
 
     def received(self, worker: int, digests: Mapping[int, bytes]) -> bytes:
         """The digest of all groups that `worker` decodes, from the digests of their members by number."""
-        return self._digest.combined(self.of_groups(self._received[worker], digests))
+        return self._digest.combined(self.of_groups(self._table.received[worker], digests))
 
     def counts(self, worker: int) -> tuple[int, int]:
         """The numbers of digests and of losses that `worker` sends."""
-        return len(self._told[worker]), len(self._losses_told[worker])
+        return len(self._sums.told[worker]), len(self._table.losses_told[worker])
 
-    @abstractmethod
+    def _told_by(self, worker: int, upload: Upload) -> Upload:
+        """The upload with the losses that `worker` tells, and its penalty, residual and state if it does."""
+        losses = dict(zip(self._stored[worker], upload.losses, strict=True))
+        short = replace(upload, losses=tuple(losses[n] for n in self._table.losses_told[worker]))
+        return replace(short, penalty=0.0, residual=0.0, state=b"") if worker else short
+
+    def _with_numbers(self, uploads: Sequence[Upload], states: Sequence[bytes]) -> list[Upload]:
+        """The uploads with the numbers that others told."""
+        first, losses = uploads[0], dict[int, float]()
+        for k, upload in enumerate(uploads):
+            losses |= zip(self._table.losses_told[k], upload.losses, strict=True)
+        return [
+            replace(
+                upload,
+                losses=tuple(losses[n] for n in self._stored[k]),
+                penalty=first.penalty if k < PENALTY_WORKERS else 0.0,
+                residual=first.residual,
+                state=states[k],
+            )
+            for k, upload in enumerate(uploads)
+        ]
+
     def shortened(self, worker: int, upload: Upload) -> Upload:
         """What `worker` sends of its upload, which has the digests of all groups that it holds."""
+        digests = dict(zip(self.held[worker], upload.digests, strict=True))
+        summed = sum(factor * _number(digests[g]) for g, factor in self._sums.factors[worker].items())
+        whole = replace(upload, digests=tuple(digests[g] for g in self._sums.held_told[worker]))
+        told = self._told_by(
+            worker, replace(upload, digests=tuple(digests[g] for g in self._sums.told[worker]))
+        )
+        return replace(told, confirmation=_bytes(summed + self._mac(worker, whole)))
 
-    @abstractmethod
     def completed(
         self, workers: Sequence[str], uploads: Sequence[Upload], states: Sequence[bytes]
     ) -> tuple[Upload, ...]:
-        """The uploads of all workers as they were before they were shortened.
+        """The uploads of all workers with the numbers and digests that others told, and without the MACs.
 
         Parameters
         ----------
@@ -134,14 +163,42 @@ class DigestGroups(ABC):
         UnconfirmedError
             A worker computed other values than were sent for all.
         """
+        whole = self.completed_numbers(uploads, states)
+        sums = [_number(upload.confirmation) - self._mac(k, upload) for k, upload in enumerate(whole)]
+        # The sum of a worker without summed groups is 0, so that it is compared by itself.
+        odd = [workers[k] for k, factors in enumerate(self._sums.factors) if not factors and sums[k] % _PRIME]
+        if odd or sum(sums) % _PRIME:
+            names = ", ".join(map(repr, odd or workers))
+            raise UnconfirmedError(f"{names} did not compute the same values, or not those that were told")
+        return tuple(
+            replace(upload, confirmation=_bytes(part)) for upload, part in zip(whole, sums, strict=True)
+        )
 
-    @abstractmethod
+    def completed_numbers(self, uploads: Sequence[Upload], states: Sequence[bytes]) -> list[Upload]:
+        """The uploads of all workers with the numbers and digests that others told."""
+        digests = dict[int, bytes]()
+        for k, upload in enumerate(uploads):
+            digests |= zip(self._sums.told[k], upload.digests, strict=True)
+        return [
+            replace(upload, digests=tuple(digests[g] for g in self._sums.held_told[k]))
+            for k, upload in enumerate(self._with_numbers(uploads, states))
+        ]
+
     def agreed(self, uploads: Sequence[Upload]) -> list[bytes]:
-        """The digests on which completed uploads agree, as `expected` takes them."""
+        """The sum `S`, and the digests of the groups that were told, in their order."""
+        told = {
+            g: digest for k, upload in enumerate(uploads)
+            for g, digest in zip(self._sums.held_told[k], upload.digests, strict=True)
+        }  # fmt: skip
+        parts = (
+            weight * _number(upload.confirmation)
+            for weight, upload in zip(self._sums.weights, uploads, strict=True)
+        )
+        return [_bytes(sum(parts)), *(told[g] for g in sorted(told))]
 
-    @abstractmethod
     def expected(self, worker: int, agreed: Sequence[bytes]) -> bytes:
-        """The digest by which `worker` checks what it decodes."""
+        """The digest by which `worker` checks what it decodes: of `S`, and of the told groups among it."""
+        return self._checked(worker, agreed[0], dict(zip(self._sums.all_told, agreed[1:], strict=True)))
 
     def found(self, worker: int, decoded: Mapping[int, bytes], own: Sequence[bytes]) -> bytes:
         """The same as `worker` computes it.
@@ -154,124 +211,32 @@ class DigestGroups(ABC):
         own : sequence of bytes
             The digests of the groups that the worker holds.
         """
-        return self.received(worker, decoded)
-
-    def _told_by(self, worker: int, upload: Upload) -> Upload:
-        """The upload with the losses that `worker` tells, and its penalty, residual and state if it does."""
-        losses = dict(zip(self._stored[worker], upload.losses, strict=True))
-        short = replace(upload, losses=tuple(losses[n] for n in self._losses_told[worker]))
-        return replace(short, penalty=0.0, residual=0.0, state=b"") if worker else short
-
-    def _with_numbers(self, uploads: Sequence[Upload], states: Sequence[bytes]) -> list[Upload]:
-        """The uploads with the numbers that others told."""
-        first, losses = uploads[0], dict[int, float]()
-        for k, upload in enumerate(uploads):
-            losses |= zip(self._losses_told[k], upload.losses, strict=True)
-        return [
-            replace(
-                upload,
-                losses=tuple(losses[n] for n in self._stored[k]),
-                penalty=first.penalty if k < PENALTY_WORKERS else 0.0,
-                residual=first.residual,
-                state=states[k],
-            )
-            for k, upload in enumerate(uploads)
-        ]
-
-
-class SummedGroups(DigestGroups):
-    """Groups whose digests are confirmed in a sum, as the module describes.
-
-    Parameters
-    ----------
-    plan : Plan
-    digest : Digest
-    keys : mapping of int to bytes
-        The keys of the MACs by worker: of all at the server, its own at a worker.
-    """
-
-    def __init__(self, plan: Plan, digest: Digest, keys: Mapping[int, bytes] = NO_KEYS) -> None:
-        super().__init__(plan, digest)
-        self._keys = keys
-        made = _sums_of(plan, digest)
-        self._weights, self._factors, self._sum_factors = made.weights, made.factors, made.sum_factors
-        self._told, self._held_told, self._all_told = made.told, made.held_told, made.all_told
-
-    def shortened(self, worker: int, upload: Upload) -> Upload:
-        """What `worker` sends of its upload."""
-        digests = dict(zip(self.held[worker], upload.digests, strict=True))
-        summed = sum(factor * _number(digests[g]) for g, factor in self._factors[worker].items())
-        whole = replace(upload, digests=tuple(digests[g] for g in self._held_told[worker]))
-        told = self._told_by(worker, replace(upload, digests=tuple(digests[g] for g in self._told[worker])))
-        return replace(told, confirmation=_bytes(summed + self._mac(worker, whole)))
-
-    def completed(
-        self, workers: Sequence[str], uploads: Sequence[Upload], states: Sequence[bytes]
-    ) -> tuple[Upload, ...]:
-        """The uploads of all workers with the numbers and digests that others told, and without the MACs."""
-        whole = self.completed_numbers(uploads, states)
-        sums = [_number(upload.confirmation) - self._mac(k, upload) for k, upload in enumerate(whole)]
-        # The sum of a worker without summed groups is 0, so that it is compared by itself.
-        odd = [workers[k] for k, factors in enumerate(self._factors) if not factors and sums[k] % _PRIME]
-        if odd or sum(sums) % _PRIME:
-            names = ", ".join(map(repr, odd or workers))
-            raise UnconfirmedError(f"{names} did not compute the same values, or not those that were told")
-        return tuple(
-            replace(upload, confirmation=_bytes(part)) for upload, part in zip(whole, sums, strict=True)
-        )
-
-    def completed_numbers(self, uploads: Sequence[Upload], states: Sequence[bytes]) -> list[Upload]:
-        """The uploads of all workers with the numbers and digests that others told."""
-        digests = dict[int, bytes]()
-        for k, upload in enumerate(uploads):
-            digests |= zip(self._told[k], upload.digests, strict=True)
-        return [
-            replace(upload, digests=tuple(digests[g] for g in self._held_told[k]))
-            for k, upload in enumerate(self._with_numbers(uploads, states))
-        ]
-
-    def agreed(self, uploads: Sequence[Upload]) -> list[bytes]:
-        """The sum `S`, and the digests of the groups that were told, in their order."""
-        told = {
-            g: digest for k, upload in enumerate(uploads)
-            for g, digest in zip(self._held_told[k], upload.digests, strict=True)
-        }  # fmt: skip
-        parts = (
-            weight * _number(upload.confirmation)
-            for weight, upload in zip(self._weights, uploads, strict=True)
-        )
-        return [_bytes(sum(parts)), *(told[g] for g in sorted(told))]
-
-    def expected(self, worker: int, agreed: Sequence[bytes]) -> bytes:
-        """The digest by which `worker` checks what it decodes: of `S`, and of the told groups among it."""
-        return self._checked(worker, agreed[0], dict(zip(self._all_told, agreed[1:], strict=True)))
-
-    def found(self, worker: int, decoded: Mapping[int, bytes], own: Sequence[bytes]) -> bytes:
-        """The same as `worker` computes it."""
-        if not self._received[worker]:
+        if not self._table.received[worker]:
             return self._checked(worker, b"", {})
-        received = self._received[worker]
+        received = self._table.received[worker]
         digests = dict(zip(self.held[worker], own, strict=True))
         digests |= zip(received, self.of_groups(received, decoded), strict=True)
         return self._checked(worker, self._sum(digests), digests)
 
     def match(self, digests: Mapping[int, bytes], agreed: Sequence[bytes]) -> bool:
         """Whether a server decoded the vectors that were agreed on, by the digests of all units."""
-        units = range(len(self._receivers))
+        units = range(len(self._table.receivers))
         known = dict(zip(units, self.of_groups(units, digests), strict=True))
-        claims = dict(zip(self._all_told, agreed[1:], strict=True))
+        claims = dict(zip(self._sums.all_told, agreed[1:], strict=True))
         same = all(known[g] == claim for g, claim in claims.items() if g in known)
         return same and self._sum(known) == agreed[0]
 
     def _checked(self, worker: int, total: bytes, digests: Mapping[int, bytes]) -> bytes:
         """The digest of `S` and of the told groups that `worker` decodes; of nothing if it decodes none."""
-        received = self._received[worker]
-        told = [digests[g] for g in received if g not in self._sum_factors] if self._all_told else []
+        received = self._table.received[worker]
+        told = (
+            [digests[g] for g in received if g not in self._sums.sum_factors] if self._sums.all_told else []
+        )
         return self._digest.combined([total, *told] if received else [])
 
     def _sum(self, digests: Mapping[int, bytes]) -> bytes:
         """`S`, from the digests of groups."""
-        return _bytes(sum(factor * _number(digests[g]) for g, factor in self._sum_factors.items()))
+        return _bytes(sum(factor * _number(digests[g]) for g, factor in self._sums.sum_factors.items()))
 
     def _mac(self, worker: int, upload: Upload) -> int:
         """The MAC of what `worker` computed and others told: `upload` has the digests of told groups only."""

@@ -14,12 +14,12 @@ Places = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class GroupTable:
-    """The groups of a plan. The numbers of digests, and most fields, are those of `DigestGroups`.
+    """The groups of a plan. The numbers of digests, and most fields, are those of `SummedGroups`.
 
     Attributes
     ----------
     of_units, digests_of, groups, held
-        As `DigestGroups` has them.
+        As `SummedGroups` has them.
     receivers : tuple of tuple of int
         For each group of units, which come first, the workers that decode it.
     received : tuple of tuple of int

@@ -35,7 +35,7 @@ class Upload:
     size : int
         Bytes of the rows of all ranges.
     digests : tuple of bytes
-        One for each group of units that the worker holds (`DigestGroups`); in detail, one for the update of
+        One for each group of units that the worker holds (`SummedGroups`); in detail, one for the update of
         each stored partition and for each aggregate that is a unit; or one for the rows (linear).
     losses : tuple of float
         The mean losses of the stored partitions.

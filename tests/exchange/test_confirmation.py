@@ -114,7 +114,7 @@ def test_a_digest_that_one_holder_computed_differently_is_noticed(name: str) -> 
     groups = make_groups(name, keys)
     names, states = [f"w{k}" for k in range(len(groups.held))], [b"s" * 16] * len(groups.held)
     agreed = groups.agreed(groups.completed(names, told_by_all(groups), states))
-    assert len(agreed) == 1 + len({g for held in groups._held_told for g in held})
+    assert len(agreed) == 1 + len({g for held in groups._sums.held_told for g in held})
     holders = [(k, g) for k, held in enumerate(groups.held) for g in held]
     for place in holders:
         if sum(g == place[1] for _, g in holders) > 1:
@@ -163,7 +163,7 @@ def test_a_worker_expects_the_digest_that_the_server_sends(name: str) -> None:
     assert not groups.match({i: units[i] for i in groups.of_units} | {changed: bytes(16)}, agreed)
     for k, held in enumerate(groups.held):
         own = [of_group[g] for g in held]
-        decoded = {i: units[i] for g in groups._received[k] for i in groups.groups[g]}
+        decoded = {i: units[i] for g in groups._table.received[k] for i in groups.groups[g]}
         assert groups.found(k, decoded, own) == groups.expected(k, agreed)
         for i in decoded:
             assert groups.found(k, decoded | {i: bytes(16)}, own) != groups.expected(k, agreed)
