@@ -10,7 +10,7 @@ from itertools import accumulate, chain, repeat
 import numpy as np
 
 from asyncdmtl.arrays import Bytes, Vectors
-from asyncdmtl.errors import CodingError, DisagreementError, IntegrityError, StateError
+from asyncdmtl.errors import DisagreementError, IntegrityError, RemoteProtocolError, StateError
 from asyncdmtl.exchange.confirmation import SummedGroups
 from asyncdmtl.exchange.sides import (
     DEFAULT_OPTIONS,
@@ -122,7 +122,7 @@ class CodedServerSide(ServerSide):
         for what, (got, expected) in counts.items():
             if got != expected:
                 name = self.plan.placement.workers[worker]
-                raise CodingError(f"worker {name!r} sent {got} {what}, the plan says {expected}")
+                raise RemoteProtocolError(f"worker {name!r} sent {got} {what}, the plan says {expected}")
 
     def completed(self, uploads: Sequence[Upload | None]) -> Sequence[Upload | None]:
         """The uploads with all values that other workers told for them."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from asyncdmtl.arrays import Bytes, Vectors
 from asyncdmtl.digests import UNKEYED, Digest
-from asyncdmtl.errors import CodingError, IntegrityError
+from asyncdmtl.errors import IntegrityError, RemoteProtocolError
 from asyncdmtl.exchange.sides import (
     NOBODY,
     PENALTY_WORKERS,
@@ -148,7 +148,9 @@ class LinearServerSide(ServerSide):
         name = self.plan.placement.workers[worker]
         expected = self.uplink_bytes(worker), len(self.plan.placement.stored[worker])
         if (upload.size, len(upload.losses)) != expected:
-            raise CodingError(f"worker {name!r} sent other numbers of rows or losses than the plan says")
+            raise RemoteProtocolError(
+                f"worker {name!r} sent other numbers of rows or losses than the plan says"
+            )
 
     def agree(self, uploads: Sequence[Upload | None], established: Mapping[str, int] = NOBODY) -> None:
         """Begin a round: compare the rows of all workers with their digests. Updates have no digests."""

@@ -300,7 +300,7 @@ class ServerSide(ABC):
 
         Raises
         ------
-        CodingError
+        RemoteProtocolError
             The number of bytes, digests or losses is not that of the plan.
         """
 

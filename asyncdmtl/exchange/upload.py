@@ -21,7 +21,7 @@ import numpy as np
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.digests import VECTOR_DIGEST_BYTES
-from asyncdmtl.errors import CodingError
+from asyncdmtl.errors import RemoteProtocolError
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,11 +109,13 @@ class Layout:
 
         Raises
         ------
-        CodingError
+        RemoteProtocolError
             The number of bytes is not that of the plan.
         """
         if len(told) != self.size:
-            raise CodingError(f"received {len(told)} bytes of digests and numbers, the plan says {self.size}")
+            raise RemoteProtocolError(
+                f"received {len(told)} bytes of digests and numbers, the plan says {self.size}"
+            )
         start, parts = 0, []
         for length in self._sizes():
             parts.append(told[start : start + length])

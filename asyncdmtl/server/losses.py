@@ -16,13 +16,14 @@ class Losses:
     """
 
     def __init__(self) -> None:
-        # By worker: the round of its last loss, the time of the first loss in that round, and their number.
-        self._last: dict[str, tuple[int, float, int]] = {}
+        self._round = 0
+        # By worker that was lost in this round: the time of its first loss, and their number.
+        self._found: dict[str, tuple[float, int]] = {}
 
     def too_many(self, worker: str, round: int, now: float) -> bool:
         """Note the loss of a worker at a time in seconds; whether the run does better without it."""
-        last, since, count = self._last.get(worker, (round, now, 0))
-        if last != round:
-            since, count = now, 0
-        self._last[worker] = round, since, count + 1
+        if round != self._round:
+            self._round, self._found = round, {}
+        since, count = self._found.get(worker, (now, 0))
+        self._found[worker] = since, count + 1
         return count + 1 >= MOST_LOSSES and now - since >= LOSING_SECONDS

@@ -11,7 +11,7 @@ from support.problems import make_partitions, make_settings
 
 from asyncdmtl.blinding.group_key import GroupKey
 from asyncdmtl.blinding.sealed import sealed_state, tagged_number
-from asyncdmtl.errors import CodingError, DisagreementError, IntegrityError, StateError
+from asyncdmtl.errors import DisagreementError, IntegrityError, RemoteProtocolError, StateError
 from asyncdmtl.exchange.blind_server import BlindCheckingServerSide, BlindStates
 from asyncdmtl.learning.training import train
 from asyncdmtl.plan.placement import Placement
@@ -45,7 +45,7 @@ def test_the_server_knows_no_objective_and_asks_workers_whether_training_is_over
 def test_an_upload_must_be_as_the_plan_says(detailed: bool, change: dict[str, Any], complaint: str) -> None:
     run = exchange(detailed=detailed)
     sent = replace(run.up()[0], **change)
-    with pytest.raises(CodingError, match=complaint):
+    with pytest.raises(RemoteProtocolError, match=complaint):
         run.server.check(0, sent)
 
 

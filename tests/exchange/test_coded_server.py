@@ -10,7 +10,13 @@ from support.exchange import DIGEST, RoundExchange
 from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings
 
-from asyncdmtl.errors import CodingError, DisagreementError, IntegrityError, StateError
+from asyncdmtl.errors import (
+    CodingError,
+    DisagreementError,
+    IntegrityError,
+    RemoteProtocolError,
+    StateError,
+)
 from asyncdmtl.exchange.sides import SideOptions
 from asyncdmtl.exchange.strategies import EXCHANGE_STRATEGIES
 from asyncdmtl.learning.tasks import Partition
@@ -98,7 +104,7 @@ def test_sizes_are_those_of_the_plan() -> None:
         (replace(sent, digests=sent.digests[1:]), "digests"),
         (replace(sent, losses=()), "losses"),
     ):
-        with pytest.raises(CodingError, match=rf"worker 'w0' sent \d+ {what}"):
+        with pytest.raises(RemoteProtocolError, match=rf"worker 'w0' sent \d+ {what}"):
             exchange.server.check(0, wrong)
     with pytest.raises(CodingError, match="received 3 bytes of rows"):
         exchange.workers[0].receive(0, np.zeros(3, np.uint8))

@@ -12,7 +12,7 @@ from support.exchange import DIGEST, RoundExchange
 from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings
 
-from asyncdmtl.errors import CodingError, IntegrityError
+from asyncdmtl.errors import IntegrityError, RemoteProtocolError
 from asyncdmtl.exchange.confirmation import SummedGroups
 from asyncdmtl.exchange.sides import UnconfirmedError
 from asyncdmtl.exchange.upload import Upload
@@ -245,7 +245,7 @@ def test_an_upload_without_a_confirmation_is_noticed() -> None:
     sent = told.up()
     with pytest.raises(UnconfirmedError, match="did not compute the same values"):
         told.server.completed([*sent[:3], replace(sent[3], confirmation=b""), *sent[4:]])
-    with pytest.raises(CodingError, match="digests"):
+    with pytest.raises(RemoteProtocolError, match="digests"):
         told.server.check(3, replace(sent[3], digests=(*sent[3].digests, bytes(16))))
 
 

@@ -11,7 +11,7 @@ from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings
 
 from asyncdmtl.arithmetic.threads import single_threaded
-from asyncdmtl.errors import CodingError, IntegrityError
+from asyncdmtl.errors import CodingError, IntegrityError, RemoteProtocolError
 from asyncdmtl.exchange.states import RoundedStates
 from asyncdmtl.learning.training import train
 
@@ -71,7 +71,7 @@ def test_other_sizes_than_the_plan_says_are_refused() -> None:
     made = exchange()
     sent = made.up()[0]
     for wrong in (replace(sent, size=sent.size + 1), replace(sent, losses=())):
-        with pytest.raises(CodingError, match="other numbers of rows or losses"):
+        with pytest.raises(RemoteProtocolError, match="other numbers of rows or losses"):
             made.server.check(0, wrong)
     with pytest.raises(CodingError, match="received 3 bytes of rows"):
         made.workers[0].receive(0, np.zeros(3, np.uint8))

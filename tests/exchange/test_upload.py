@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from asyncdmtl.errors import CodingError
+from asyncdmtl.errors import RemoteProtocolError
 from asyncdmtl.exchange.upload import Layout, Upload
 
 SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
@@ -51,5 +51,5 @@ def test_sealed_numbers_have_the_bytes_of_the_layout() -> None:
 @pytest.mark.parametrize("change", [-1, 1])
 def test_another_number_of_bytes_is_refused(change: int) -> None:
     layout = Layout(SINGLE, 1, 2)
-    with pytest.raises(CodingError, match=f"received {24 + change} bytes of .*, the plan says 24"):
+    with pytest.raises(RemoteProtocolError, match=f"received {24 + change} bytes of .*, the plan says 24"):
         layout.unpack(bytes(24 + change), (), 0)

@@ -21,3 +21,10 @@ def test_each_round_and_each_worker_counts_anew() -> None:
         for k in range(MOST_LOSSES - 1):
             assert not losses.too_many("w0", round_, LOSING_SECONDS * k)
     assert not losses.too_many("w1", 2, LOSING_SECONDS)
+
+
+def test_losses_of_earlier_rounds_take_no_memory() -> None:
+    losses = Losses()
+    for number in range(1000):
+        losses.too_many(f"w{number}", number, 0.0)
+    assert list(losses._found) == ["w999"]

@@ -9,7 +9,7 @@ import pytest
 from support.members import Script
 
 from asyncdmtl.arrays import Bytes
-from asyncdmtl.errors import AsyncDMTLError
+from asyncdmtl.errors import RemoteProtocolError
 from asyncdmtl.exchange.upload import Layout
 from asyncdmtl.protocol.messages.registry import MoreRows, Uplink
 from asyncdmtl.server.membership import Membership
@@ -96,6 +96,6 @@ async def test_an_upload_that_does_not_fit_costs_the_member_its_place(wrong: Upl
     with pytest.raises(ReplanError):
         await collection.uploads()
     lost = scripts[0].member.lost
-    assert isinstance(lost, AsyncDMTLError)
+    assert isinstance(lost, RemoteProtocolError)
     assert complaint in str(lost)
     assert scripts[1].member.lost is None

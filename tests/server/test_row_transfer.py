@@ -16,7 +16,7 @@ from support.messages import retold
 from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings
 
-from asyncdmtl.errors import CodingError, DisagreementError, LinkError, RemoteProtocolError, StateError
+from asyncdmtl.errors import DisagreementError, LinkError, RemoteProtocolError, StateError
 from asyncdmtl.exchange.sides import SideOptions, UnconfirmedError
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.trainer import Trainer
@@ -265,7 +265,7 @@ async def test_the_announced_rest_is_compared_with_the_plan() -> None:
     run.say(2, [replace(uplink, rest=9)])
     with pytest.raises(ReplanError):
         await run.make()
-    assert isinstance(run.scripts[2].member.lost, CodingError)
+    assert isinstance(run.scripts[2].member.lost, RemoteProtocolError)
     size = uplink.body.nbytes
     assert f"worker 'w2' sent {size + 9} bytes of rows, the plan says {size}" in str(
         run.scripts[2].member.lost
