@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import math
 import secrets
 import shutil
 import signal
@@ -28,8 +30,9 @@ from typing import Any
 
 import click
 import numpy as np
-from attacks import ATTACKS, HONEST, KINDS, ROUNDS
+from attacks import ATTACKS, KINDS, ROUNDS
 from chaos_processes import ForkServer, Process, make_pipe
+from planting import HONEST
 
 from asyncdmtl.data import recipes
 from asyncdmtl.data.model_file import SavedModel
@@ -167,7 +170,7 @@ class Run:
             "--connect", f"127.0.0.1:{self.port}", "--name", name, "--data", SPEC,
             "--partitions", ",".join(stored), "--save", str(self.folder / f"{name}.npz"),
             "--log-level", "warning", "--format", "json", "--max-wait", "20",
-            "--round-timeout", "8",
+            "--round-timeout", "8", *KINDS[self.kind].workers,
         ]  # fmt: skip
         attack = self.attack if name == self.attacker else None
         out = self.folder / f"{name}.out"
@@ -257,31 +260,50 @@ class Run:
 
 
 async def attack_all(
-    attacks: Sequence[str], strategies: Sequence[str], copies: Sequence[int], kind: str = ""
+    attacks: Sequence[str],
+    strategies: Sequence[str],
+    copies: Sequence[int],
+    kind: str = "",
+    *,
+    jobs: int = 1,
+    seconds: float = math.inf,
 ) -> int:
-    """Make the runs one after another; return how many ended otherwise than they may.
+    """Make the runs, `jobs` at a time; return how many ended otherwise than they may.
 
-    Runs are of a `kind` of `attacks.KINDS`; by default, of the one that each attack needs.
+    Runs are of a `kind` of `attacks.KINDS`; by default, of the one that each attack needs. None begins after
+    so many seconds.
     """
-    bad = 0
+    bad, end = 0, time.monotonic() + seconds
+    # Different attacks follow one another, so that a part of the runs has all of them.
+    cases = ((name, kind or ATTACKS[name].kind) for name in attacks)
+    left = iter(
+        [
+            (name, made, strategy, count)
+            for (name, made), strategy, count in sorted(
+                itertools.product(cases, strategies, copies),
+                key=lambda case: (strategies.index(case[1]) + copies.index(case[2])) % len(strategies),
+            )
+            if count >= KINDS[made].least and strategy in (KINDS[made].strategies or strategies)
+        ]
+    )
+
+    async def work(fork_server: ForkServer) -> None:
+        nonlocal bad
+        for name, made, strategy, count in left:
+            if time.monotonic() > end:
+                return
+            folder, began = Path(tempfile.mkdtemp(prefix="attack-")), time.monotonic()
+            try:
+                told = await Run(fork_server, folder, name, strategy, count, made).run()
+                shutil.rmtree(folder)
+            except NotPermittedError as error:
+                bad += 1
+                told = f"NOT PERMITTED ({folder}): {error}"
+            took = f"{time.monotonic() - began:5.1f} s"
+            print(f"{name:17} {made:9} {strategy:9} {count} copies {took}  {told[:400]}", flush=True)
+
     async with ForkServer() as fork_server:
-        for name in attacks:
-            made = kind or ATTACKS[name].kind
-            fitting = KINDS[made].strategies or tuple(strategies)
-            for strategy in [each for each in strategies if each in fitting]:
-                for count in [each for each in copies if each >= KINDS[made].least]:
-                    folder, began = Path(tempfile.mkdtemp(prefix="attack-")), time.monotonic()
-                    try:
-                        told = await Run(fork_server, folder, name, strategy, count, made).run()
-                        shutil.rmtree(folder)
-                    except NotPermittedError as error:
-                        bad += 1
-                        told = f"NOT PERMITTED ({folder}): {error}"
-                    seconds = time.monotonic() - began
-                    print(
-                        f"{name:16} {made:6} {strategy:9} {count} copies {seconds:5.1f} s  {told[:400]}",
-                        flush=True,
-                    )
+        await asyncio.gather(*(work(fork_server) for _ in range(jobs)))
     return bad
 
 
@@ -291,11 +313,16 @@ async def attack_all(
     "--strategies", default=",".join((*STRATEGIES, "linear")), show_default=True, help="Separated by commas."
 )
 @click.option("--copies", default="1,2,3", show_default=True, help="Separated by commas.")
+@click.option("--jobs", default=1, show_default=True, help="Runs at a time.")
+@click.option("--seconds", default=math.inf, show_default=True, help="Begin no run later than this.")
 @click.option("--kind", default="", type=click.Choice(["", *KINDS]), help="Default: what each attack needs.")
-def main(attacks: tuple[str, ...], strategies: str, copies: str, kind: str) -> None:
+def main(
+    attacks: tuple[str, ...], strategies: str, copies: str, jobs: int, seconds: float, kind: str
+) -> None:
     """Let one worker attack its run."""
     counts = [int(each) for each in copies.split(",")]
-    bad = asyncio.run(attack_all(attacks or list(ATTACKS), strategies.split(","), counts, kind))
+    names = attacks or list(ATTACKS)
+    bad = asyncio.run(attack_all(names, strategies.split(","), counts, kind, jobs=jobs, seconds=seconds))
     print(f"{bad} runs ended otherwise than the threat model says")
     sys.exit(bad > 0)
 

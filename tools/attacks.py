@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 import numpy as np
 import option_attacks
+import upload_attacks
+from planting import HONEST, put_in
 
 from asyncdmtl.data import recipes
 from asyncdmtl.exchange.coded_worker import CodedWorkerSide
@@ -27,9 +29,6 @@ from asyncdmtl.worker.participation import Participation
 from asyncdmtl.worker.state import WorkerState
 
 SIDES: tuple[Any, ...] = (CodedWorkerSide, LinearWorkerSide)
-
-# Rounds that an attacker makes honestly first.
-HONEST = 3
 
 
 @dataclass(frozen=True)
@@ -68,24 +67,28 @@ class Kind:
         The strategies that such runs can have; empty for all.
     least : int
         The fewest copies of each partition.
+    workers : tuple of str
+        Options of the workers.
     """
 
     words: tuple[str, ...] = ()
     strategies: tuple[str, ...] = ()
     least: int = 1
+    workers: tuple[str, ...] = ()
 
 
 KINDS: Mapping[str, Kind] = {
     "plain": Kind(),
     "peers": Kind(("--downlink", "peers"), ("relay", "uncoded")),
     "silent": Kind(("--silent", "1"), ("relay", "central", "linear"), 2),
+    "tolerant": Kind(("--tolerance", "0.7")),
+    "multicast": Kind(
+        ("--downlink", "multicast", "--group", "239.192.77.78:20001", "--interface", "127.0.0.1"),
+        ("relay", "central", "personal", "uncoded"),
+        workers=("--interface", "127.0.0.1"),
+    ),
     "blind": Kind(("--blind", "--loss", "squared", "--strength", "0.01"), ("relay", "uncoded")),
 }
-
-
-def _replace(owner: Any, name: str, changed: Any) -> None:
-    """Replace a function of a class or module."""
-    setattr(owner, name, changed)
 
 
 def _before_compute(act: Callable[[Any, int], None]) -> None:
@@ -150,15 +153,21 @@ def _forged_updates() -> None:
     _before_compute(act)
 
 
-def _bad_rows() -> None:
+def _bad_rows(every: int, *, zero: bool = False) -> Callable[[], None]:
+    """Change one bit of the rows of every so many rounds, or all of them to 0."""
+    rounds = itertools.count()
+
     def change(_side: Any, made: Upload) -> Upload:
-        if not made.size:
+        if next(rounds) % every or not made.size:
             return made
         rows = made.rows[0].copy()
-        rows.reshape(-1)[5] ^= 1
+        if zero:
+            rows[:] = 0
+        else:
+            rows.reshape(-1)[5] ^= 1
         return replace(made, rows=(rows, *made.rows[1:]))
 
-    _after_compute(change)
+    return lambda: _after_compute(change)
 
 
 def _replayed() -> None:
@@ -199,7 +208,7 @@ def _forged_state() -> None:
         finally:
             trainer.state = honest
 
-    _replace(Participation, "_give", forge)
+    put_in(Participation, "_give", forge)
 
 
 def _ahead() -> None:
@@ -220,15 +229,21 @@ def _ahead() -> None:
             state.side.trainer.W[:] = 7.0
         return check(state)
 
-    _replace(WorkerState, "enter", entered)
-    _replace(WorkerState, "check", claimed)
+    put_in(WorkerState, "enter", entered)
+    put_in(WorkerState, "check", claimed)
+
+
+def _ahead_after_a_cut() -> None:
+    """Cut the connection once, and claim the same at the next one."""
+    upload_attacks.cut_once()
+    _ahead()
 
 
 def _false_end() -> None:
     """Tell another outcome and another final state."""
     for kind in SIDES:
         kind.final_check = lambda side: os.urandom(16)
-    _replace(WorkerState, "outcome", lambda state: {"objective": 0.0})
+    put_in(WorkerState, "outcome", lambda state: {"objective": 0.0})
 
 
 def _encoding() -> None:
@@ -237,7 +252,7 @@ def _encoding() -> None:
     def lie(own: OwnPartitions, *given: Any) -> Any:
         return tuple(replace(info, smoothness=1e9) for info in encode(own, *given))
 
-    _replace(OwnPartitions, "encode", lie)
+    put_in(OwnPartitions, "encode", lie)
 
 
 def _false_answers(first: int) -> Callable[[], None]:
@@ -251,7 +266,7 @@ def _false_answers(first: int) -> Callable[[], None]:
                 told[: 16 * first] + os.urandom(len(told) - 16 * first) for told in answers(own, challenges)
             )
 
-        _replace(OwnPartitions, "answers", lie)
+        put_in(OwnPartitions, "answers", lie)
 
     return plant
 
@@ -283,7 +298,7 @@ def _other_rows(*, copied: bool) -> Callable[[], None]:
                 made.append(row)
             return replace(found, partitions=tuple(made))
 
-        _replace(recipes, "load", other)
+        put_in(recipes, "load", other)
 
     return plant
 
@@ -296,7 +311,7 @@ def _flapping() -> None:
             part._connection.abort()
         return await send(part)
 
-    _replace(Participation, "_send_round", leave)
+    put_in(Participation, "_send_round", leave)
 
 
 def _silent() -> None:
@@ -307,7 +322,7 @@ def _silent() -> None:
             await asyncio.sleep(1e6)
         return await send(part)
 
-    _replace(Participation, "_send_round", wait)
+    put_in(Participation, "_send_round", wait)
 
 
 def _undigested(strategy: str, copies: int) -> bool:
@@ -323,14 +338,30 @@ ATTACKS: Mapping[str, Attack] = {
     "state-third": Attack(_odd_state(4)),
     "state-check": Attack(_telling(state=lambda told: os.urandom(len(told)))),
     "ahead": Attack(_ahead, "restart"),
+    "ahead-after-cut": Attack(_ahead_after_a_cut),
     "forged-state": Attack(_forged_state, "late"),
+    "short-state": Attack(upload_attacks.gives_state(upload_attacks.short_state), "late"),
+    "old-state": Attack(upload_attacks.gives_state(upload_attacks.old_state), "late"),
+    "no-state": Attack(upload_attacks.gives_state(upload_attacks.no_state), "late"),
+    "state-digest": Attack(upload_attacks.gives_state(upload_attacks.bad_digest), "late"),
     "update": Attack(_forged_updates, changes=_undigested),
     "digests": Attack(_telling(digests=lambda told: tuple(os.urandom(16) for _ in told))),
-    "rows": Attack(_bad_rows),
+    "rows": Attack(_bad_rows(1)),
+    "rows-third": Attack(_bad_rows(4)),
+    "rows-zero": Attack(_bad_rows(1, zero=True)),
     "confirmation": Attack(_false_confirmation),
     "loss-zero": Attack(_telling(losses=lambda told: tuple(0.0 for _ in told))),
     "loss-huge": Attack(_telling(losses=lambda told: tuple(1e300 for _ in told))),
     "loss-nan": Attack(_telling(losses=lambda told: tuple(math.nan for _ in told))),
+    "loss-near": Attack(_telling(losses=lambda told: tuple(each * (1 - 1e-4) for each in told))),
+    "loss-tolerant": Attack(
+        _telling(losses=lambda told: tuple(0.0 for _ in told)),
+        changes=lambda strategy, copies: copies == 1,
+        kind="tolerant",
+    ),
+    "residual-tolerant": Attack(_telling(residual=0.0), kind="tolerant"),
+    "residual-huge": Attack(_telling(residual=1e300), kind="tolerant"),
+    "penalty-near": Attack(_telling(penalty=lambda told: told * (1 - 1e-4))),
     "residual-zero": Attack(_telling(residual=0.0)),
     "residual-nan": Attack(_telling(residual=math.nan)),
     "penalty-huge": Attack(_telling(penalty=1e300)),
@@ -344,6 +375,11 @@ ATTACKS: Mapping[str, Attack] = {
     "copied": Attack(_other_rows(copied=True), "extra"),
     "copied-late": Attack(_other_rows(copied=True), "extra late"),
     "flapping": Attack(_flapping),
+    "leaves-after": Attack(upload_attacks.leaves(after=True)),
+    "leaves-at-end": Attack(upload_attacks.leaves(after=False)),
+    "misled": Attack(upload_attacks.misled(1)),
+    "misled-third": Attack(upload_attacks.misled(4)),
+    **{name: Attack(upload_attacks.messages(change)) for name, change in upload_attacks.MESSAGES.items()},
     "silent": Attack(_silent),
     "replayed": Attack(_replayed),
     "heartbeats": Attack(option_attacks.heartbeats),

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from planting import HONEST, put_in, send_unchecked
+
 from asyncdmtl.exchange.blocks import ASKED_OF_A_PEER
 from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.net.connection import Connection
@@ -20,7 +22,7 @@ from asyncdmtl.protocol.framing import encode_frame
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.liveness import Heartbeat
 from asyncdmtl.protocol.messages.peers import MAX_PEERS, AskRows, GiveRows, PeerReport, RowsLacking
-from asyncdmtl.protocol.messages.registry import Declare, Message, frame_message
+from asyncdmtl.protocol.messages.registry import Declare
 from asyncdmtl.worker import joining
 from asyncdmtl.worker.participation import Participation
 from asyncdmtl.worker.peer_client import PeerClient, PeerLink
@@ -35,33 +37,21 @@ FLOOD, CONNECTIONS = 200_000, 400
 LATE = 0.3
 
 
-def _replace(owner: Any, name: str, changed: Any) -> None:
-    """Replace a function of a class or module."""
-    setattr(owner, name, changed)
-
-
-def _send(connection: Connection, messages: Sequence[Message], times: int = 1) -> None:
-    """Send messages past the checks of this end."""
-    if not connection.lost:
-        data = b"".join(bytes(part) for message in messages for part in frame_message(message)[0])
-        connection.link.write([data * times])
-
-
-def _each_round(act: Callable[[Participation], None], honest: int) -> None:
+def _each_round(act: Callable[[Participation], None]) -> None:
     """Call a function before each upload but the first ones."""
     send = Participation._send_round
 
     async def sent(part: Participation) -> Any:
-        if part._state.round >= honest:
+        if part._state.round >= HONEST:
             act(part)
         return await send(part)
 
-    _replace(Participation, "_send_round", sent)
+    put_in(Participation, "_send_round", sent)
 
 
 def heartbeats() -> None:
     """Send hundreds of thousands of heartbeats in each round."""
-    _each_round(lambda part: _send(part._connection, [Heartbeat()], FLOOD), 3)
+    _each_round(lambda part: send_unchecked(part._connection, [Heartbeat()], FLOOD))
 
 
 def bent_heads() -> None:
@@ -73,7 +63,7 @@ def bent_heads() -> None:
         if not part._connection.lost:
             part._connection.link.write([bytes(each) for each in encode_frame(head)[0]])
 
-    _each_round(act, 3)
+    _each_round(act)
 
 
 def late() -> None:
@@ -81,7 +71,7 @@ def late() -> None:
     send = Participation._send_round
 
     async def wait(part: Participation) -> Any:
-        if part._state.round >= 3:
+        if part._state.round >= HONEST:
             compute = part._state.side.compute
 
             def forged() -> Upload:
@@ -96,7 +86,7 @@ def late() -> None:
                 del part._state.side.compute
         return await send(part)
 
-    _replace(Participation, "_send_round", wait)
+    put_in(Participation, "_send_round", wait)
 
 
 def over() -> None:
@@ -105,16 +95,16 @@ def over() -> None:
 
     def applied(state: WorkerState, downlink: Any) -> None:
         apply(state, downlink)
-        state.over = state.over or state.round >= 3
+        state.over = state.over or state.round >= HONEST
 
-    _replace(WorkerState, "apply", applied)
+    put_in(WorkerState, "apply", applied)
 
 
 def behind(names: Sequence[str]) -> Callable[[], None]:
     """Claim to be a relay with these workers behind it."""
 
     def plant() -> None:
-        _replace(joining, "Declare", lambda *given: replace(Declare(*given), behind=tuple(names)))
+        put_in(joining, "Declare", lambda *given: replace(Declare(*given), behind=tuple(names)))
 
     return plant
 
@@ -126,10 +116,10 @@ def lacking(times: int) -> Callable[[], None]:
         receive = PeerExchange.receive
 
         async def lack(exchange: PeerExchange, round_: int, *given: Any) -> Any:
-            _send(exchange._connection, [RowsLacking(exchange._plan, round_, "all are gone")], times)
+            send_unchecked(exchange._connection, [RowsLacking(exchange._plan, round_, "all are gone")], times)
             return await receive(exchange, round_, *given)
 
-        _replace(PeerExchange, "receive", lack)
+        put_in(PeerExchange, "receive", lack)
 
     return plant
 
@@ -141,11 +131,11 @@ def reports() -> None:
     def lie(exchange: PeerExchange, message: PeerReport | RowsLacking) -> None:
         if isinstance(message, PeerReport):
             message = replace(message, received=((0, 2**53, 2**53),) * MAX_PEERS)
-            _send(exchange._connection, [message])
+            send_unchecked(exchange._connection, [message])
             return
         tell(exchange, message)
 
-    _replace(PeerExchange, "_tell", lie)
+    put_in(PeerExchange, "_tell", lie)
 
 
 def gives(parts: str) -> Callable[[], None]:
@@ -167,7 +157,7 @@ def gives(parts: str) -> Callable[[], None]:
 
             asyncio.get_running_loop().call_later(1.5, late)
 
-        _replace(PeerServer, "_answer", lie)
+        put_in(PeerServer, "_answer", lie)
 
     return plant
 
@@ -186,7 +176,7 @@ def connections() -> None:
                 opened.extend(links)
         begin(client, *given)
 
-    _replace(PeerClient, "begin", flood)
+    put_in(PeerClient, "begin", flood)
 
 
 def asks() -> None:
@@ -197,16 +187,16 @@ def asks() -> None:
         begin(client, plan, round_, targets)
         for name in client._order:
             link = client._links[name]
-            if link.connection is None or link in flooded or round_ < 3:
+            if link.connection is None or link in flooded or round_ < HONEST:
                 continue
             flooded.add(link)
             vector = next(v for v, held in client._sources.holders.items() if name in held)
             ask = AskRows(plan, round_, vector, 0, len(targets[vector]))
-            _send(link.connection, [ask], FLOOD)
+            send_unchecked(link.connection, [ask], FLOOD)
             transport: Any = link.connection.link._transport
             transport.pause_reading()
 
-    _replace(PeerClient, "begin", flood)
+    put_in(PeerClient, "begin", flood)
 
 
 def early_asks() -> None:
@@ -218,11 +208,11 @@ def early_asks() -> None:
         for name in client._order:
             connection = client._links[name].connection
             if connection is not None:
-                _send(connection, [AskRows(plan + 5, 10**9, 0, 0, 1)], ASKED_OF_A_PEER * 4)
+                send_unchecked(connection, [AskRows(plan + 5, 10**9, 0, 0, 1)], ASKED_OF_A_PEER * 4)
 
-    _replace(PeerClient, "begin", flood)
+    put_in(PeerClient, "begin", flood)
 
 
 def busy() -> None:
     """Stop this process for a moment in each round, so that it neither reads nor writes."""
-    _each_round(lambda part: time.sleep(LATE), 3)
+    _each_round(lambda part: time.sleep(LATE))
