@@ -10,9 +10,10 @@ puts a burden on the server:
     proofs          20 failed proofs a second in a member's name, from its address
     together        the last three at the same time
 
-It prints the rounds a second before and during the burden, the most seconds by which the server's event loop
-was late, its memory before and the most during the burden, the seconds in which a member that lost its
-connection took part again, and those of a first join.
+It prints the rounds a second before and during the burden, the processor time of server and workers for each
+round (which says more where other processes run), the most seconds by which the server's event loop was late,
+its memory before and the most during the burden, the seconds in which a member that lost its connection took
+part again, and those of a first join.
 It runs on Linux only.
 """
 
@@ -55,6 +56,9 @@ BEFORE, UNDER = 8.0, 30.0
 
 # The most seconds to wait for the answers to all declarations.
 LONGEST = 120.0
+
+# Ticks of a second in which the kernel counts processor time.
+TICKS = os.sysconf("SC_CLK_TCK")
 
 # Seconds between two looks at the clock of the server's event loop.
 TICK = 0.005
@@ -127,6 +131,13 @@ class Training:
         """Rounds a second in a time."""
         return sum(begin <= when < end for when in self.rounds) / (end - begin)
 
+    def used(self) -> float:
+        """Seconds of the processor that the server and all workers have used."""
+        told = (
+            Path(f"/proc/{each.pid}/stat").read_text().rpartition(")")[2].split() for each in self._processes
+        )
+        return sum(int(fields[11]) + int(fields[12]) for fields in told) / TICKS
+
     def late(self, begin: float, end: float) -> str:
         """The most seconds by which the event loop was late in a time, and the most processor time in them.
 
@@ -138,7 +149,8 @@ class Training:
 
     async def planned(self, name: str, since: float, seconds: float = 60.0) -> float:
         """Seconds from `since` until a plan that began later has this worker; NaN if none comes."""
-        while time.monotonic() < since + seconds:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
             for when, workers in self.plans:
                 if when > since and name in workers:
                     return when - since
@@ -258,9 +270,10 @@ async def measure(name: str, folder: Path) -> None:
         relay, later = Relay(training.where), Relay(training.where)
         training.work("member", STORED["member"], await relay.open())
         await training.settled()
-        begin = time.monotonic()
+        begin, used = time.monotonic(), [training.used()]
         await asyncio.sleep(BEFORE)
         middle, memory = time.monotonic(), training.memory.peak()
+        used.append(training.used())
         burden: asyncio.Future[Any] = asyncio.ensure_future(BURDENS[name](training))
         if name in ("declarations", "flapper"):
             await asyncio.wait([burden], timeout=UNDER if name == "flapper" else LONGEST)
@@ -276,11 +289,17 @@ async def measure(name: str, folder: Path) -> None:
             training.work("late", (1, 2), await later.open())
             joined = await training.planned("late", await later.opened)
         end, most = time.monotonic(), training.memory.peak()
+        used.append(training.used())
         burden.cancel()
         result: Any = (await asyncio.gather(burden, return_exceptions=True))[0]
         if isinstance(result, Exception):
             raise result
         _print(name, training, (begin, middle, end), returned, joined)
+        spent = (
+            (later - earlier) * 1e3 / max(1.0, training.rate(*times) * (times[1] - times[0]))
+            for earlier, later, times in zip(used, used[1:], ((begin, middle), (middle, end)), strict=False)
+        )
+        print(f"{'':14} processor time of a round {' -> '.join(f'{each:.2f} ms' for each in spent)}")
         print(f"{'':14} memory of the server {memory / 1e6:.0f} MB -> at most {most / 1e6:.0f} MB")
         if name == "flapper":
             parts = [training.rate(middle + k, middle + k + 10) for k in (0, 10, 20)]
