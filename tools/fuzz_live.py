@@ -21,6 +21,7 @@ from collections import Counter
 from typing import Any
 
 import fuzz_inputs
+import fuzz_mutations
 import numpy as np
 
 from asyncdmtl.errors import AsyncDMTLError, LocalProtocolError
@@ -65,7 +66,7 @@ class Damage:
 
     KINDS = ("bend", "lie", "double", "splice", "garbage", "half", "cut")
 
-    def __init__(self, rng: random.Random, mutator: fuzz_inputs.Mutator) -> None:
+    def __init__(self, rng: random.Random, mutator: fuzz_mutations.Mutator) -> None:
         self.kind = rng.choice(self.KINDS)
         self._number = rng.randrange(12)
         self._rng = rng
@@ -134,7 +135,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dama
     with contextlib.suppress(OSError, EOFError):
         while data := await reader.read(1 << 16):
             waiting += data
-            while damage is not None and (size := fuzz_inputs.frame_size(waiting)) is not None:
+            while damage is not None and (size := fuzz_mutations.frame_size(waiting)) is not None:
                 frame, waiting = waiting[:size], waiting[size:]
                 try:
                     writer.write(damage(frame))
@@ -159,7 +160,7 @@ class Run:
 
     def __init__(self, seed: int) -> None:
         self._rng = random.Random(seed)
-        self._mutator = fuzz_inputs.Mutator(self._rng, fuzz_inputs.corpus(self._rng, sessions=20))
+        self._mutator = fuzz_mutations.Mutator(self._rng, fuzz_inputs.corpus(self._rng, sessions=20))
         self._seen: Counter[str] = Counter()
         self._joined: set[str] = set()
         self._news = asyncio.Event()

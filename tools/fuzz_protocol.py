@@ -2,8 +2,9 @@
 
 The targets are frames, messages and both roles of the session; datagrams of a group, and loss reports;
 settings, surveys, encodings and plan recipes in messages; and with --live a server and workers over TCP
-(`fuzz_live`). Inputs are messages of honest peers with mutations (`fuzz_inputs`). With --engine atheris (`pip
-install atheris`), coverage guides the search; otherwise it is random, which is several times as fast.
+(`fuzz_live`). Inputs are messages of honest peers (`fuzz_inputs`) with mutations (`fuzz_mutations`). With
+--engine atheris (`pip install atheris`), coverage guides the search; otherwise it is random, which is several
+times as fast.
 
 `PERMITTED` lists the errors that an input may raise. Any other error is a bug, and so are an input that takes
 long or much memory, a session that goes on after an error, and growing memory. Then seed and input are
@@ -40,8 +41,10 @@ if "atheris" in sys.argv:
     atheris: Any = importlib.import_module("atheris")
     with atheris.instrument_imports(include=["asyncdmtl.protocol", "asyncdmtl.learning", "asyncdmtl.plan"]):
         import fuzz_inputs
+        import fuzz_mutations
 else:
     import fuzz_inputs
+    import fuzz_mutations
 
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.pooling import pool
@@ -129,7 +132,7 @@ def _move(ours: Session, moves: Iterator[int]) -> None:
 def _pieces(stream: bytes, delivery: int) -> Iterator[bytes]:
     """The stream at once (0), by frames (1), byte by byte (2), or in pieces of `delivery` bytes."""
     if delivery == 1:
-        yield from fuzz_inputs.frames(stream)
+        yield from fuzz_mutations.frames(stream)
         return
     size = len(stream) if delivery == 0 else 1 if delivery == 2 else delivery
     size = max(size, len(stream) // 1000, 1)
@@ -244,7 +247,7 @@ def plan(value: dict[str, Any]) -> None:
 
 def bomb(data: bytes) -> None:
     """Read the largest head that a worker may send, filled with one small value."""
-    registry.unpack(fuzz_inputs.exploded(data, WORKER_HEAD_LIMIT), BODY[:0])
+    registry.unpack(fuzz_mutations.exploded(data, WORKER_HEAD_LIMIT), BODY[:0])
 
 
 BYTES: dict[str, Callable[[bytes], None]] = {
@@ -362,7 +365,7 @@ class Fuzzer:
 def _mapped(path: Path) -> mmap.mmap:
     """A file, mapped into memory, with room for the length of an input and the input."""
     with path.open("wb+") as file:
-        file.truncate(4 + 2 * fuzz_inputs.LONGEST)
+        file.truncate(4 + 2 * fuzz_mutations.LONGEST)
         return mmap.mmap(file.fileno(), 0)
 
 
@@ -398,7 +401,7 @@ def by_chance(fuzzer: Fuzzer, inputs: int, seconds: float) -> None:
     """Run a number of inputs, or for some seconds: first inputs of honest peers, then mutations."""
     rng = random.Random(fuzzer.seed)
     seeds = fuzz_inputs.corpus(rng)
-    mutate = fuzz_inputs.Mutator(rng, seeds)
+    mutate = fuzz_mutations.Mutator(rng, seeds)
     kinds = [[data for data in seeds if data[:1] == letter] for letter in (b"s", b"h", b"v", b"d", b"a")]
     end = time.monotonic() + seconds
     for data in seeds:
@@ -406,7 +409,7 @@ def by_chance(fuzzer: Fuzzer, inputs: int, seconds: float) -> None:
             fuzzer.bug(data, BugError("what an honest peer sends was refused"))
     while fuzzer.count < inputs and time.monotonic() < end:
         if fuzzer.count % BOMBS == 0:
-            _run(fuzzer, fuzz_inputs.bomb(rng))
+            _run(fuzzer, fuzz_mutations.bomb(rng))
         else:
             _run(fuzzer, mutate(rng.choice(rng.choices(kinds, (6, 3, 2, 2, 1))[0])))
 
@@ -422,7 +425,7 @@ def by_coverage(fuzzer: Fuzzer, inputs: int, seconds: float) -> NoReturn:
     """Run inputs guided by their coverage, with libFuzzer (atheris)."""
     rng = random.Random(fuzzer.seed)
     seeds = fuzz_inputs.corpus(rng)
-    mutator = fuzz_inputs.Mutator(rng, seeds)
+    mutator = fuzz_mutations.Mutator(rng, seeds)
     end = time.monotonic() + seconds
 
     def one(data: bytes) -> None:
