@@ -162,7 +162,7 @@ class Run:
     @property
     def rounds(self) -> int:
         """More rounds where a worker comes late."""
-        return 12 * ROUNDS if "late" in self.scene else ROUNDS
+        return 6 * ROUNDS if "late" in self.scene else ROUNDS
 
     async def _work(self, name: str) -> None:
         stored = self.stored.get(name, self.stored["w0"])

@@ -11,7 +11,8 @@ forges some.
 
 Processes are forked from an interpreter that has imported the package; in a tenth of the runs, each process
 starts an interpreter of its own. Faults happen at rounds and other events of the server, so that `--seed N`
-replays a run as far as timing allows.
+replays a run as far as timing allows. On a machine that is busy with other work, `--patience 5` makes all
+limits and faults five times as long.
 """
 
 from __future__ import annotations
@@ -133,6 +134,9 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--rounds", type=int, help="of a run; then every partition has two holders")
     parser.add_argument("--fault-every", type=int, metavar="ROUNDS", help="a fault every so many rounds")
+    parser.add_argument(
+        "--patience", type=float, default=1.0, help="times that limits are longer, if it is busy"
+    )
     parser.add_argument("--measure", type=int, metavar="TIMES", help="how long a run pauses for each fault")
     given = parser.parse_args()
     if given.measure is not None:
@@ -140,8 +144,9 @@ def main() -> int:
     single = given.seed is not None or given.fault_every is not None
     first = given.first if given.seed is None else given.seed
     seeds = range(first, first + (1 if single else given.runs))
-    scenarios = [draw(seed, rounds=given.rounds, every=given.fault_every) for seed in seeds]
-    limit = LIMIT + (0.0 if given.rounds is None else given.rounds)
+    drawn = (draw(seed, rounds=given.rounds, every=given.fault_every) for seed in seeds)
+    scenarios = [scenario.slowed(given.patience) for scenario in drawn]
+    limit = (LIMIT + (0.0 if given.rounds is None else given.rounds)) * given.patience
     series = Series(given.seconds, verbose=single)
     run(series.make(scenarios, 1 if single else given.jobs, limit))
     print(series.summary())

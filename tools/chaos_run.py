@@ -320,7 +320,7 @@ class Run:
             process.send(signal.SIGCONT)
         workers = [*self._workers.items(), *(("", process) for _, process in self._strangers)]
         waits = {asyncio.create_task(process.wait()) for _, process in workers}
-        await asyncio.wait(waits, timeout=LAST)
+        await asyncio.wait(waits, timeout=LAST * self._scenario.patience)
         for name, process in workers:
             if process.code is None:
                 if name and not self._may_miss_the_end(name):

@@ -118,6 +118,8 @@ class Scenario:
     silent : int
         The number of workers for which a round does not wait.
     faults : tuple of Fault
+    patience : float
+        The factor by which all limits are longer than on an idle machine.
     """
 
     seed: int
@@ -140,6 +142,14 @@ class Scenario:
     silent: int = 0
     faults: tuple[Fault, ...] = ()
     holders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    patience: float = 1.0
+
+    def slowed(self, patience: float) -> Scenario:
+        """The same, with limits and faults that last so many times as long."""
+        return replace(
+            self, silence=self.silence * patience, rejoin=self.rejoin * patience, patience=patience,
+            faults=tuple(replace(fault, seconds=fault.seconds * patience) for fault in self.faults),
+        )  # fmt: skip
 
     def __str__(self) -> str:
         s = self.settings
@@ -185,14 +195,18 @@ class Scenario:
         words += ["--blind"] if self.blind else []
         words += [f"--silent={self.silent}"] if self.silent else []
         words += ["--checkpoint", str(folder / "checkpoints"), f"--checkpoint-every={self.every}", "--resume"]
-        words += ["--listen=127.0.0.1:0", "--join-timeout=40", f"--rejoin-timeout={self.rejoin}"]
+        words += [
+            "--listen=127.0.0.1:0",
+            f"--join-timeout={40 * self.patience}",
+            f"--rejoin-timeout={self.rejoin}",
+        ]
         return [*words, *self._limits()]
 
     def worker_words(self, units: Sequence[str], folder: Path) -> list[str]:
         """The options of a worker that stores these partitions or files, except for name and addresses."""
         words = [
             *self._limits(),
-            "--max-wait=30",
+            f"--max-wait={30 * self.patience}",
             *(["--tls-ca", str(folder / "ca.pem")] if self.tls else []),
         ]
         if self.data:
@@ -204,7 +218,7 @@ class Scenario:
         return [
             *([f"--interface={LOOPBACK}"] if self.group else []),
             f"--silence-timeout={self.silence}",
-            "--round-timeout=30",
+            f"--round-timeout={30 * self.patience}",
             "--format=json",
             "--log-level=info",
         ]
