@@ -81,7 +81,7 @@ KINDS: Mapping[str, Kind] = {
     "plain": Kind(),
     "peers": Kind(("--downlink", "peers"), ("relay", "uncoded")),
     "silent": Kind(("--silent", "1"), ("relay", "central", "linear"), 2),
-    "tolerant": Kind(("--tolerance", "0.7")),
+    "tolerant": Kind(("--update", "gradient", "--tolerance", "0.1")),
     "multicast": Kind(
         ("--downlink", "multicast", "--group", "239.192.77.78:20001", "--interface", "127.0.0.1"),
         ("relay", "central", "personal", "uncoded"),

@@ -158,3 +158,15 @@ async def test_partitions_that_nobody_holds_any_more_are_named() -> None:
     found = await outcome(replace(planted, faults=deaths, rejoin=0.5))
     assert found.ending == "partitions lost"
     assert found.faults == {scenario.FOR_GOOD: 3}
+
+
+def test_limits_and_faults_last_longer_on_a_busy_machine(tmp_path: Path) -> None:
+    scenario = tool("scenario").draw(5)
+    slowed = scenario.slowed(3.0)
+    assert [fault.seconds for fault in slowed.faults] == [3 * fault.seconds for fault in scenario.faults]
+    words = slowed.server_words(tmp_path)
+    assert {
+        "--join-timeout=120.0",
+        "--round-timeout=90.0",
+        f"--silence-timeout={3 * scenario.silence}",
+    } <= set(words)
