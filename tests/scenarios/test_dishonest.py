@@ -16,7 +16,7 @@ from support.clusters import LIMIT, Cluster, stored_at
 from support.problems import make_partitions, make_settings, run_options
 from support.proxies import Proxy
 
-from asyncdmtl.errors import DisagreementError, PeerError, StateError
+from asyncdmtl.errors import DisagreementError, IntegrityError, PeerError, StateError
 from asyncdmtl.exchange.coded_worker import CodedWorkerSide
 from asyncdmtl.exchange.linear import LinearWorkerSide
 from asyncdmtl.exchange.upload import Upload
@@ -24,6 +24,7 @@ from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Declaration, Partition, PartitionInfo, TaskModels
 from asyncdmtl.learning.training import train
 from asyncdmtl.plan.placement import Placement
+from asyncdmtl.protocol.messages.registry import Downlink
 from asyncdmtl.server.events import Planned
 from asyncdmtl.server.faults import MOST_ODD_STATES
 from asyncdmtl.server.records import RoundRecord, RunOptions
@@ -245,6 +246,33 @@ async def test_a_forged_state_for_a_worker_that_comes_late_is_replaced(
                 continue  # caught when it forged the state a second time
             assert (await worker).coef_.tobytes() == twin.coef_.tobytes()
     assert {incident.worker for incident in record.incidents} <= {"w9", given[0]}
+
+
+@pytest.mark.parametrize("strategy", ["relay", "personal"])
+async def test_a_member_that_complains_about_right_rows_costs_nobody_else_its_place(
+    monkeypatch: pytest.MonkeyPatch, strategy: str
+) -> None:
+    apply, complaints = WorkerState.apply, list[int]()
+
+    def complain(state: WorkerState, downlink: Downlink) -> None:
+        if state.name == LIAR and state.round >= 3:
+            complaints.append(state.round)
+            raise IntegrityError("all rows are wrong", partitions=[], workers=[LIAR])
+        apply(state, downlink)
+
+    monkeypatch.setattr(WorkerState, "apply", complain)
+    async with asyncio.timeout(LIMIT), Cluster(options(strategy)) as cluster:
+        own = placed(2)
+        workers = {name: cluster.join(name, parts) for name, parts in own.items()}
+        record = await cluster.server
+        for name in own:
+            if name != LIAR:
+                check(await workers[name], strategy)
+    assert complaints
+    plans = [event.strategy for event in cluster.events if isinstance(event, Planned)]
+    assert (plans[0], plans[-1]) == (strategy, "central" if strategy == "relay" else strategy)
+    assert {incident.worker for incident in record.incidents} == {LIAR}
+    assert set(cluster.instance._membership.excluded) <= {LIAR}
 
 
 @pytest.mark.parametrize(
