@@ -149,7 +149,7 @@ class Run:
             "--listen", f"127.0.0.1:{self.port}", "--secret-file", str(self.folder / "secrets.toml"),
             "--data", SPEC, "--workers", str(workers), "--strategy", self.strategy,
             "--rounds", str(self.rounds), "--tolerance", "0", "--format", "json", "--log-level", "warning",
-            "--rejoin-timeout", "3", "--round-timeout", "8", "--join-timeout", "120",
+            "--rejoin-timeout", "3", "--round-timeout", "20", "--join-timeout", "120",
             "--checkpoint", str(self.folder / "checkpoints"),
             "--checkpoint-every", "4", *KINDS[self.kind].words, *more,
         ]  # fmt: skip
@@ -170,7 +170,7 @@ class Run:
             "--connect", f"127.0.0.1:{self.port}", "--name", name, "--data", SPEC,
             "--partitions", ",".join(stored), "--save", str(self.folder / f"{name}.npz"),
             "--log-level", "warning", "--format", "json", "--max-wait", "20",
-            "--round-timeout", "8", *KINDS[self.kind].workers,
+            "--round-timeout", "20", *KINDS[self.kind].workers,
         ]  # fmt: skip
         attack = self.attack if name == self.attacker else None
         out = self.folder / f"{name}.out"
