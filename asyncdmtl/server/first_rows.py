@@ -23,6 +23,10 @@ from asyncdmtl.server.peers import OPTION, Peers, ReplanError
 from asyncdmtl.server.row_collection import NoteUplink, RowCollection
 from asyncdmtl.server.state_requests import StateRequests
 
+# If a late member lacks a state, which is given after a round, and this round does not end without its rows:
+# the seconds until a new plan, at least, and as a multiple of those that the last round took.
+PATIENCE, PATIENT_ROUNDS = 1.0, 5.0
+
 
 class FirstRows(RowCollection):
     """Collects the rows of one round from the first K − S workers.
@@ -95,7 +99,13 @@ class FirstRows(RowCollection):
                 raise error
 
     async def _enough(self, i: int) -> None:
-        """Wait until so many members have sent range `i` that their rows suffice."""
+        """Wait until so many members have sent range `i` that their rows suffice.
+
+        Raises
+        ------
+        ReplanError
+            Too few members can send it, or too few do while a late one lacks a state, which a new plan gives.
+        """
         needed = len(self.assignment.members) - self.assignment.plan.silent
         while True:
             self._changed.clear()
@@ -105,7 +115,16 @@ class FirstRows(RowCollection):
             there = sum(k in self._ranges[i] or self._may_come(k) for k in self._readers)
             if there < needed:
                 raise ReplanError
-            await self._changed.wait()
+            try:
+                async with asyncio.timeout(self._patience()):
+                    await self._changed.wait()
+            except TimeoutError:
+                raise ReplanError from None
+
+    def _patience(self) -> float | None:
+        """Seconds to wait for the next rows; None if only a limit of a connection ends the wait."""
+        stuck = any(not self._requests.serves(member) for member in self._lateness.waiting)
+        return max(PATIENCE, PATIENT_ROUNDS * self.peers.membership.pace.round_seconds) if stuck else None
 
     def _may_come(self, k: int) -> bool:
         """Whether further rows of this round may come from member `k`."""
@@ -172,6 +191,8 @@ class FirstRows(RowCollection):
             upload = self.side.layout(k).unpack(uplink.told, (), self.side.uplink_bytes(k))
             self.side.check(k, upload)
             self._lateness.uploads.append(LateUpload(k, uplink.round, upload))
+            # It may lack a state from now on, and rows of this round are not waited for as long then.
+            self._changed.set()
             return
         upload = self._uploads[k] = self.upload_of(k, uplink)
         self._ranges[0][k] = upload.rows[0]

@@ -73,12 +73,14 @@ def count(cluster: Cluster, kind: type[ServerEvent]) -> int:
     return sum(isinstance(event, kind) for event in cluster.events)
 
 
-async def check(cluster: Cluster, chosen: Any, workers: Sequence[asyncio.Task[TaskModels]]) -> None:
-    """Check that models are those of the twin, and that there was one plan."""
+async def check(
+    cluster: Cluster, chosen: Any, workers: Sequence[asyncio.Task[TaskModels]], plans: int = 1
+) -> None:
+    """Check that models are those of the twin, and that there were so many plans."""
     record = await cluster.server
     twin = train(PARTITIONS, chosen.settings).models.coef_.tobytes()
     assert {models.coef_.tobytes() for models in await asyncio.gather(*workers)} == {twin}
-    assert [event.number for event in cluster.events if isinstance(event, Planned)] == [0]
+    assert [event.number for event in cluster.events if isinstance(event, Planned)] == list(range(plans))
     assert record.incidents == ()
 
 
@@ -112,3 +114,17 @@ async def test_a_late_worker_is_given_the_state_of_another_if_one_giver_is_silen
         assert cluster.instance.lateness.handed_over["w2"] >= 1
         giver.passing.set()
         await check(cluster, chosen, workers)
+
+
+async def test_a_worker_that_waits_for_a_state_gets_it_although_another_falls_silent() -> None:
+    chosen = options(60)
+    async with cluster_behind_proxies(chosen) as (cluster, proxies, workers):
+        await cluster.event(Planned)
+        proxies["w0"].passing.clear()
+        await cluster.event(RoundRecord, round=1)
+        proxies["w2"].passing.clear()
+        proxies["w0"].passing.set()
+        await cluster.event(Planned, number=1, workers=("w0", "w1", "w2", "w3"))
+        await cluster.event(RoundRecord, round=count(cluster, RoundRecord) + 3)
+        proxies["w2"].passing.set()
+        await check(cluster, chosen, workers, plans=2)
