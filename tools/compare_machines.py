@@ -65,9 +65,12 @@ MACHINES = (
     Machine("Haswell", {"OPENBLAS_CORETYPE": "Haswell", "NPY_DISABLE_CPU_FEATURES": AVX512}),
     Machine("Prescott", {"OPENBLAS_CORETYPE": "Prescott", "NPY_DISABLE_CPU_FEATURES": f"{AVX2} {AVX512}"}),
     Machine("Zen", {"OPENBLAS_CORETYPE": "Zen", "OPENBLAS_NUM_THREADS": "2"}),
-    Machine("SkylakeX", {"OPENBLAS_CORETYPE": "SkylakeX", "OPENBLAS_NUM_THREADS": "1"}),
+    Machine("SkylakeX", {"OPENBLAS_CORETYPE": "SkylakeX", "OPENBLAS_NUM_THREADS": "1"})
+    if "AVX512_SKX" in describe()["CPU"]
+    else Machine("as it is, too"),
 )
-"""On a CPU of another architecture they are all the same machine, which does no harm."""
+"""On a CPU of another architecture they are all the same machine, which does no harm. OpenBLAS takes whatever
+kernels it is told to, and a CPU that lacks their instructions ends the process."""
 
 
 def with_numpy(version: str, folder: Path) -> Machine:

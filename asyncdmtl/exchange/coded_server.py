@@ -66,6 +66,8 @@ class CodedServerSide(ServerSide):
         self._detailed = options.detailed
         self._uplink_rows = plan.uplink_rows if options.carried else (0,) * len(plan.uplink_rows)
         self._groups = self._make_groups(options)
+        workers = range(len(plan.placement.workers))
+        self._layouts = [self._groups.layout(k, problem.dtype, detailed=options.detailed) for k in workers]
         self.group_plan = plan
         self.grouped = options.grouped
         self._format = plan.vector_format(problem.wire.length, problem.wire.dtype, grouped=options.grouped)
@@ -104,7 +106,7 @@ class CodedServerSide(ServerSide):
 
     def layout(self, worker: int) -> Layout:
         """What `worker` tells beside its rows."""
-        return self._groups.layout(worker, self.problem.dtype, detailed=self._detailed)
+        return self._layouts[worker]
 
     def downlink_bytes(self, worker: int) -> int:
         """Bytes of the rows that `worker` is sent in a round."""
