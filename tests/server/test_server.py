@@ -17,6 +17,7 @@ from support.problems import make_partitions, make_settings, run_options
 from asyncdmtl.arithmetic.probe import Machine
 from asyncdmtl.digests import Digest
 from asyncdmtl.errors import LinkError, PeerError, UsageError, WaitError
+from asyncdmtl.exchange.linear import LinearWorkerSide
 from asyncdmtl.learning.training import train
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.protocol.messages.registry import VERSION, Declare, Failure, Hello, Prepare, Welcome
@@ -216,16 +217,17 @@ async def test_rounding_that_grows_under_a_linear_plan_excludes_nobody(
 
 
 async def test_rounding_that_moves_all_states_apart_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Under the first plan, rounding grows fourfold at all workers, so that no two have the same state.
-    monkeypatch.setattr("asyncdmtl.exchange.strategies.LINEAR_SEEDS", 1)
-    held = {
-        "w0": (1, 2, 5, 6, 7, 8),
-        "w1": (1, 2, 4, 5, 6, 7, 8),
-        "w2": (1, 3, 4, 7),
-        "w3": (0, 2, 4, 5, 6, 8),
-    }
-    placement = Placement({w: [f"p{n}" for n in own] for w, own in held.items()}, [f"p{n}" for n in range(9)])
-    partitions = make_partitions(9, "squared")
+    # What rounding may do under a bad plan: no two workers have the same state, and all are near each other.
+    apply = LinearWorkerSide.apply
+
+    def apply_and_move(side: LinearWorkerSide, expected: bytes) -> None:
+        apply(side, expected)
+        if side.trainer.steps == 8:
+            side.trainer.W[:] *= 1.0 + 1e-7 * (1 + side.worker)
+
+    monkeypatch.setattr(LinearWorkerSide, "apply", apply_and_move)
+    placement = Placement.cyclic(4, 8, 3)
+    partitions = make_partitions(8, "squared")
     settings = make_settings(
         dtype="float64", coupling="chain", rounds=20, intercept="none", accelerated=False
     )
