@@ -23,6 +23,7 @@ from asyncdmtl.net.strangers import Strangers
 from asyncdmtl.net.transport import listen
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.registry import AskRows, GiveRows, PeerReport, PeerRows, Welcome
+from asyncdmtl.protocol.state_table import State
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ class PeerServer:
         self._asked.clear()
         early, self._early = self._early, []
         for connection, ask in early:
-            if not connection.lost:
+            if not connection.lost and connection.session.state is not State.CLOSED:
                 self._answer(connection, ask)
 
     async def close(self) -> None:
@@ -156,6 +157,9 @@ class PeerServer:
     def _on_rows(self, connection: Connection, message: PeerReport | PeerRows) -> None:
         if not isinstance(message, AskRows):
             raise RemoteProtocolError(f"a worker does not send {message.kind} to another one")
+        # What is left of a peer that was told of a failure, or has told of one, has no answer.
+        if connection.session.state is State.CLOSED:
+            return
         self._check_asked(connection, message)
         self._answer(connection, message)
 

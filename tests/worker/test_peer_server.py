@@ -105,6 +105,16 @@ async def test_a_worker_that_asks_without_end_is_left() -> None:
         assert "blocks were asked for, there are 2" in str(connection.failure)
 
 
+async def test_what_is_asked_for_beside_a_failure_has_no_answer(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as (server, port):
+        server.give(0, 2, VECTORS)
+        connection, _ = await greeted(port)
+        # Both arrive together, and the failure closes the session before the first message is answered.
+        connection.write(AskRows(0, 2, 3, 5, 9))
+        await connection.fail(RemoteProtocolError("over"))
+    assert "may not send" not in caplog.text
+
+
 async def test_a_worker_that_does_not_read_what_it_asked_for_is_left() -> None:
     async with serving() as (server, _):
         server.give(0, 0, VECTORS)
