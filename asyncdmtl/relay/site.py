@@ -33,6 +33,7 @@ from asyncdmtl.relay.sides import RelaySide
 from asyncdmtl.relay.site_group import SiteGroup
 from asyncdmtl.server.member import Member, without_digests
 from asyncdmtl.server.membership import Membership
+from asyncdmtl.server.row_collection import check_place, shaped
 
 log = logging.getLogger(__name__)
 
@@ -274,8 +275,8 @@ class Site(Nodes):
         if isinstance(uplink, Done):
             member.connection.inbox.put_back(uplink)
             return None
-        _check_place(member, uplink, (self._plan, self.round))
-        rows = _shaped(member, uplink.body, below.uplink_range(k, 0))
+        check_place(member, uplink, (self._plan, self.round))
+        rows = shaped(member, uplink.body, below.uplink_range(k, 0))
         upload = below.layout(k).unpack(uplink.told, (rows,), rows.nbytes + uplink.rest)
         below.check(k, upload)
         return upload
@@ -285,27 +286,8 @@ class Site(Nodes):
         if not count:
             return np.empty((0, width), np.uint8)
         more = await self.receive(self.members[k], MoreRows)
-        _check_place(self.members[k], more, (self._plan, self.round))
-        return _shaped(self.members[k], more.body, shape)
-
-
-def _check_place(member: Member, message: Uplink | MoreRows, place: tuple[int, int]) -> None:
-    """Raise RemoteProtocolError unless a message is for this plan and round."""
-    if (message.plan, message.round) != place:
-        raise RemoteProtocolError(
-            f"{member.connection.peer} sent round {message.round} of plan {message.plan} "
-            f"in round {place[1]} of plan {place[0]}"
-        )
-
-
-def _shaped(member: Member, body: Bytes, shape: tuple[int, int]) -> Bytes:
-    """Some bytes, reshaped as the rows of a node that the plan says."""
-    count, width = shape
-    if body.nbytes != count * width:
-        raise RemoteProtocolError(
-            f"{member.connection.peer} sent {body.nbytes} bytes of rows, the plan says {count * width}"
-        )
-    return body.reshape(count, width)
+        check_place(self.members[k], more, (self._plan, self.round))
+        return shaped(self.members[k], more.body, shape)
 
 
 def warn_of_doubts(relay: str, stored: Mapping[str, Sequence[str]], said: Collection[str]) -> None:

@@ -90,31 +90,34 @@ class RowCollection:
         """The upload in a message of member `k` for this round."""
         member = self.assignment.members[k]
         self._note_uplink(member, uplink, asyncio.get_running_loop().time() - self._began)
-        self._check_place(member, uplink)
-        rows = self._shaped(k, 0, uplink.body)
+        check_place(member, uplink, (self.assignment.number, self.number))
+        rows = shaped(member, uplink.body, self.side.uplink_range(k, 0))
         upload = self.side.layout(k).unpack(uplink.told, (rows,), rows.nbytes + uplink.rest)
         self.side.check(k, upload)
         return upload
 
     def rows_of(self, k: int, i: int, more: MoreRows) -> Bytes:
         """Range `i` of the rows of member `k` in a message for this round."""
-        self._check_place(self.assignment.members[k], more)
-        return self._shaped(k, i, more.body)
+        member = self.assignment.members[k]
+        check_place(member, more, (self.assignment.number, self.number))
+        return shaped(member, more.body, self.side.uplink_range(k, i))
 
-    def _check_place(self, member: Member, message: Uplink | MoreRows) -> None:
-        """Raise RemoteProtocolError unless a message is for this plan and round."""
-        if (message.plan, message.round) != (self.assignment.number, self.number):
-            raise RemoteProtocolError(
-                f"{member.connection.peer} sent round {message.round} of plan {message.plan} "
-                f"in round {self.number} of plan {self.assignment.number}"
-            )
 
-    def _shaped(self, k: int, i: int, body: Bytes) -> Bytes:
-        """These bytes, reshaped as the rows of member `k` in range `i`."""
-        count, width = self.side.uplink_range(k, i)
-        if body.nbytes != count * width:
-            raise RemoteProtocolError(
-                f"{self.assignment.members[k].connection.peer} sent {body.nbytes} bytes of rows in a range, "
-                f"the plan says {count * width}"
-            )
-        return body.reshape(count, width)
+def check_place(member: Member, message: Uplink | MoreRows, place: tuple[int, int]) -> None:
+    """Raise RemoteProtocolError unless a member's message is for this plan and round."""
+    if (message.plan, message.round) != place:
+        raise RemoteProtocolError(
+            f"{member.connection.peer} sent round {message.round} of plan {message.plan} "
+            f"in round {place[1]} of plan {place[0]}"
+        )
+
+
+def shaped(member: Member, body: Bytes, shape: tuple[int, int]) -> Bytes:
+    """Bytes of a member, reshaped as the rows of a range; RemoteProtocolError if they are not as many."""
+    count, width = shape
+    if body.nbytes != count * width:
+        raise RemoteProtocolError(
+            f"{member.connection.peer} sent {body.nbytes} bytes of rows in a range, "
+            f"the plan says {count * width}"
+        )
+    return body.reshape(count, width)
