@@ -25,7 +25,7 @@ from stream_cluster import Ended, StreamPlan, models_of, run_stream
 LIMIT = 600.0
 
 # Workloads: recipe of the data, and options of every job. In the last one, processors (two of them, for all
-# workers and the server) and the server's link have about as much to do.
+# workers and the server) have little more to do than the server's link.
 WORKLOADS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "short vectors, many rounds": (
         "synthetic:tasks=10,rows=40,features=64,parts=1,rank=2,test_rows=0",
