@@ -8,7 +8,7 @@ import pytest
 from support.clusters import LIMIT, run_cluster
 from support.problems import make_partitions, make_settings, run_options
 from support.streams import JobCluster
-from support.trees import PATIENCE, PLACEMENT, SITES, grow, trees
+from support.trees import PATIENCE, PLACEMENT, SITES, grow, restart, trees
 
 from asyncdmtl.errors import DisagreementError, PeerError, UsageError
 from asyncdmtl.plan.hierarchy.topology import Topology
@@ -83,13 +83,7 @@ async def test_what_is_lost_comes_back(lost: list[str]) -> None:
     async with trees(options) as (cluster, tree):
         await grow(tree)
         await cluster.event(RoundRecord, round=3)
-        for name in lost:
-            await tree.stop(name)
-        for name in lost:
-            if name in SITES:
-                tree.worker(name)
-            else:
-                await tree.relay(name, 2)
+        await restart(tree, lost)
         record = await cluster.server
         models = [await tree.tasks[name] for name in SITES]
     assert {each.coef_.tobytes() for each in models} == {await star(rounds=9)}

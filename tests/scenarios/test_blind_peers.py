@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 from support.blind_runs import PARTITIONS, SETTINGS, Tap, blind_run, check
 from support.clusters import stored_at
+from support.peer_rows import corrupt_one_block
 from support.placements import HOMOGENEOUS
 from support.problems import make_partitions
 from support.secrecy import WORDS, Seen, heads_and_opaque, raw
@@ -142,16 +143,7 @@ async def test_what_workers_give_each_other_looks_like_noise(monkeypatch: pytest
 async def test_wrong_rows_of_a_peer_are_noticed_and_the_server_compares_masked_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    given, wrong = peer_server._block, list[int]()
-
-    def corrupted(vectors: Mapping[int, Bytes], ask: AskRows) -> Bytes:
-        block = given(vectors, ask)
-        if ask.round == 1 and not wrong:
-            wrong.append(ask.vector)
-            return block ^ np.uint8(1)
-        return block
-
-    monkeypatch.setattr(peer_server, "_block", corrupted)
+    wrong = corrupt_one_block(monkeypatch)
     async with blind_run(peers=True) as run:
         for name, partitions in OWN.items():
             await run.join(name, partitions)

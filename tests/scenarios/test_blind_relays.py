@@ -18,7 +18,7 @@ from support.clusters import stored_at
 from support.problems import make_partitions, run_options
 from support.raw_partitions import encoding_of
 from support.secrecy import STAYING, WORDS, Seen, heads_and_opaque, memory_of, raw
-from support.trees import PATIENCE, PLACEMENT, SITES, Tree, grow, trees
+from support.trees import PATIENCE, PLACEMENT, SITES, Tree, grow, restart, trees
 
 from asyncdmtl.blinding.agreement import SecretProofs
 from asyncdmtl.errors import PeerError
@@ -99,13 +99,7 @@ async def test_what_is_lost_comes_back_and_is_given_the_sealed_state(lost: list[
     async with trees(made, group_secret=SECRET) as (cluster, tree):
         await grow(tree)
         await cluster.event(RoundRecord, round=3)
-        for name in lost:
-            await tree.stop(name)
-        for name in lost:
-            if name in SITES:
-                tree.worker(name)
-            else:
-                await tree.relay(name, 2)
+        await restart(tree, lost)
         record = await cluster.server
         check(await models_of(tree), train(PARTITIONS, settings))
     assert len(record.rounds) == 9

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from support.certificates import Authority
 from support.clusters import Cluster, run_cluster, stored_at
+from support.peer_rows import corrupt_one_block
 from support.placements import HETEROGENEOUS, HOMOGENEOUS
 from support.problems import make_partitions, make_settings, run_options
 from support.trees import PATIENCE, SITES, Tree, trees
 
-from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.learning.training import train
@@ -37,7 +36,6 @@ from asyncdmtl.server.records import (
     RunOptions,
     RunRecord,
 )
-from asyncdmtl.worker import peer_server
 from asyncdmtl.worker.peer_server import PeerServer
 
 SETTINGS = make_settings(dtype="float64", coupling="l21", rounds=4)
@@ -254,16 +252,7 @@ async def test_the_only_holder_of_a_vector_may_be_lost_while_others_take_it(
 
 
 async def test_wrong_rows_of_a_peer_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    given, wrong = peer_server._block, list[int]()
-
-    def corrupted(vectors: Mapping[int, Bytes], ask: AskRows) -> Bytes:
-        block = given(vectors, ask)
-        if ask.round == 1 and not wrong:
-            wrong.append(ask.vector)
-            return block ^ np.uint8(1)
-        return block
-
-    monkeypatch.setattr(peer_server, "_block", corrupted)
+    wrong = corrupt_one_block(monkeypatch)
     record, models = await run_cluster(options(), HOMOGENEOUS, PARTITIONS)
     check(models)
     assert wrong

@@ -111,3 +111,14 @@ async def grow(tree: Tree) -> None:
         await tree.relay(name, 2)
     for name in SITES:
         tree.worker(name)
+
+
+async def restart(tree: Tree, names: Sequence[str]) -> None:
+    """Stop these workers and relays of two workers, and start them again."""
+    for name in names:
+        await tree.stop(name)
+    for name in names:
+        if name in SITES:
+            tree.worker(name)
+        else:
+            await tree.relay(name, 2)
