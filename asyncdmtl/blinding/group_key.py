@@ -18,7 +18,7 @@ import numpy as np
 from blake3 import blake3
 
 from asyncdmtl.arrays import Bytes
-from asyncdmtl.blinding.masks import Masks
+from asyncdmtl.blinding.masks import KEYS_BYTES, Masks
 from asyncdmtl.digests import Digest
 from asyncdmtl.errors import IntegrityError, UsageError
 
@@ -120,23 +120,25 @@ class GroupKey:
 
         return AESSIV(self._key("seals", 64))
 
-    def masks(self, place: Place, size: int, count: int) -> Masks:
-        """The masks of all vectors of a round.
+    def masks(self, common: bytes, size: int, count: int) -> Masks:
+        """The masks of vectors.
 
         Parameters
         ----------
-        place : sequence of str, int and bytes
-            All that the vectors follow from, so that no stream masks two different vectors.
+        common : bytes
+            A digest of all that the vectors follow from beside the plan, the round and the state of the
+            training, so that no stream masks two different vectors.
         size : int
             Bytes of a vector.
         count : int
             The number of vectors.
         """
-        return Masks(blake3(msgpack.packb([*place, size]), key=self._streams).digest(), size, count)
+        keys = blake3(msgpack.packb([common, size]), key=self._streams).digest(length=KEYS_BYTES)
+        return Masks(keys, size, count)
 
-    def tag(self, place: Place, content: bytes, size: int) -> bytes:
-        """A MAC of a content that need not be read, bound to its place, of `size` bytes."""
-        return blake3(msgpack.packb([*place, content]), key=self._tagging).digest(length=size)
+    def tag(self, content: bytes, size: int) -> bytes:
+        """A MAC of a content that need not be read, of `size` bytes; it must tell its place itself."""
+        return blake3(content, key=self._tagging).digest(length=size)
 
     def mark(self, name: str, digest: bytes) -> bytes:
         """What stands for the digest of a content with this name, of 16 bytes."""

@@ -1,17 +1,23 @@
-"""The masks of the vectors of one round of a blind run: AES-256 in counter mode (NIST SP 800-38A).
+"""The masks of the vectors of a blind run: AES-256 in counter mode (NIST SP 800-38A).
 
 All masks of a round are pieces of one key stream, one after the other: vector `u` of `b` bytes has the bytes
-from `u·b` to `(u + 1)·b` of it.
+from `u·b` to `(u + 1)·b` of it. A run has one key of streams, and each round begins at another block of the
+cipher: the library takes longer to make a cipher with a new key than to mask short vectors.
 
 No stream ever masks two different vectors
 ------------------------------------------
-Its key is derived (BLAKE3 with a key) from the key of the group in this run, the number and the digest of the
-server's plan, the round, the check of the state of the training, and a digest of all else that vectors follow
-from: the settings and the facts of all partitions, among them MACs of their contents. A vector is a function
-of exactly these: of the state and of the content of its partitions, under these settings. So a worker that
-was started again, a round that is made again, or a server that repeats the number of a plan makes the same
-bits under the same key, or other bits under another one. A worker compares the contents of its own partitions
-with those in the facts (`worker.plan_check`), so that a file that was changed gives another key.
+The key of streams is derived (BLAKE3 with a key) from the key of the group in this run, and a digest of the
+settings and the facts of all partitions, among them MACs of their contents. With another key that is derived
+from the same, the number of a round's first block is derived from the number and the digest of the server's
+plan, the round, and the check of the state of the training. A vector is a function of exactly these: of the
+state and of the content of its partitions, under these settings. So a worker that was started again, a round
+that is made again, or a server that repeats the number of a plan makes the same bits under the same stream,
+or other bits under another one. A worker compares the contents of its own partitions with those in the facts
+(`worker.plan_check`), so that a file that was changed gives another key.
+
+First blocks are pseudorandom numbers of 128 bits. So the streams of two of `q` rounds, each of `b` blocks of
+16 bytes, have a block in common with a probability below `q²·b / 2^128`: 2^-58 for a million rounds whose
+vectors have 16 GB altogether.
 
 A holder may compute other bits than another one, by bad memory. The server is sent the rows `E·(V + S)`, with
 pieces `S` of the stream. The rows of `E`, all workers together, are independent under plans that tolerate no
@@ -33,23 +39,20 @@ bits holders differ, if they do; from a multicast group a relay may receive such
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from blake3 import blake3
 
 from asyncdmtl.arrays import Bytes
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.ciphers import CipherContext
 
 # Bytes of a block of the cipher.
 _BLOCK = 16
 
+KEYS_BYTES = 64
+"""Bytes of the two keys of a run's masks: of the streams, and of the numbers of their first blocks."""
+
 ROOT_BYTES = 24
 """Bytes by which the plans of a server are told apart (`root_of`)."""
-
-ROOM = _BLOCK - 1
-"""Bytes behind an array that is masked: some versions of the library ask for room for one more block."""
 
 # The most bytes of a stream that is made at a time, when the first vectors are masked: a call of the library
 # takes longer than the masks of short vectors.
@@ -57,26 +60,37 @@ _SHORT = 1 << 16
 
 
 class Masks:
-    """The masks of the vectors of one round.
+    """The masks of the vectors of one round at a time.
 
     Parameters
     ----------
-    key : bytes
-        The key of the round's stream, of 32 bytes.
+    keys : bytes
+        The key of the streams, and that of their first blocks: `KEYS_BYTES` bytes.
     size : int
         Bytes of a vector.
     count : int
         The number of vectors.
     """
 
-    def __init__(self, key: bytes, size: int, count: int) -> None:
-        self._key = key
+    def __init__(self, keys: bytes, size: int, count: int) -> None:
+        # The library is imported here, since it takes a twentieth of a second and few runs are blind.
+        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+        self._key, self._starting = keys[: KEYS_BYTES // 2], keys[KEYS_BYTES // 2 :]
+        self._cipher = Cipher(algorithms.AES(self._key), modes.CTR(bytes(_BLOCK))).encryptor()
         self._size = size
-        self._whole: Bytes | None = None
-        if size * count <= _SHORT:
-            whole = np.zeros(size * count + ROOM, np.uint8)
-            self._stream(0).update_into(bytes(size * count), whole.data)
-            self._whole = whole
+        self._start = 0
+        short = size * count if size * count <= _SHORT else 0
+        # The stream of a round if it is short, and as many zeros, of which it is made.
+        self._zeros, self._stream = bytes(short), np.zeros(short, np.uint8)
+
+    def begin(self, place: bytes) -> None:
+        """Begin a round; `place` tells its plan, itself and its state apart from all others of the run."""
+        start = blake3(place, key=self._starting).digest(length=_BLOCK)
+        self._start = int.from_bytes(start, "big")
+        if self._zeros:
+            self._cipher.reset_nonce(start)
+            self._cipher.update_into(self._zeros, self._stream.data)
 
     def apply(self, runs: Sequence[tuple[int, int]], vectors: Bytes, out: Bytes) -> None:
         """Mask some vectors, or take the masks off: both are one operation.
@@ -87,29 +101,26 @@ class Masks:
             Which vectors they are (`runs_of`).
         vectors : uint8 array, contiguous
             The vectors, one after the other.
-        out : uint8 array, contiguous, longer than `vectors` by at least `ROOM` bytes
-            Gets the results in the same places; it may begin where `vectors` does.
+        out : uint8 array, contiguous
+            Gets the results in the same places; it may be `vectors` itself.
         """
         begin = 0
         for first, count in runs:
             place, stop = first * self._size, begin + count * self._size
-            if self._whole is not None:
-                piece = self._whole[place : place + stop - begin]
+            if self._zeros:
+                piece = self._stream[place : place + stop - begin]
                 np.bitwise_xor(vectors[begin:stop], piece, out=out[begin:stop])
             else:
-                self._stream(place).update_into(vectors[begin:stop].data, out[begin:].data)
+                self._go_to(place)
+                self._cipher.update_into(vectors[begin:stop].data, out[begin:stop].data)
             begin = stop
 
-    def _stream(self, place: int) -> CipherContext:
-        """The cipher, which adds the stream from this byte on."""
-        # The library is imported here, since it takes a twentieth of a second and few runs are blind.
-        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-
+    def _go_to(self, place: int) -> None:
+        """Let the cipher add the stream from this byte on."""
         block, skipped = divmod(place, _BLOCK)
-        counter = modes.CTR(block.to_bytes(_BLOCK, "big"))
-        stream = Cipher(algorithms.AES(self._key), counter).encryptor()
-        stream.update(bytes(skipped))
-        return stream
+        number = (self._start + block) % (1 << 8 * _BLOCK)
+        self._cipher.reset_nonce(number.to_bytes(_BLOCK, "big"))
+        self._cipher.update(bytes(skipped))
 
 
 def root_of(plan: int, digest: bytes) -> bytes:

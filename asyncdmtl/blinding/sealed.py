@@ -38,6 +38,9 @@ SURVEY_BLOCK = 1024
 _FACTS = struct.Struct("<dd2s16s")
 
 _NUMBER = struct.Struct("<d")
+
+# The same with its place, where nobody needs to read it: kind, round, and partition or worker.
+_TAGGED = struct.Struct("<8sQQd")
 _LENGTH = struct.Struct("<Q")
 
 
@@ -148,7 +151,7 @@ def number_bytes(settings: Settings) -> int:
 
 def tagged_number(group: GroupKey, kind: str, round_: int, number: int, value: float, size: int) -> bytes:
     """What stands for a number of a round that is only compared, of `size` bytes; else as `sealed_number`."""
-    return group.tag((kind, round_, number), _NUMBER.pack(value), size)
+    return group.tag(_TAGGED.pack(kind.encode(), round_, number, value), size)
 
 
 def split(told: bytes, size: int) -> list[bytes]:

@@ -57,14 +57,14 @@ class BlindGroups(SummedGroups):
             sealed_bytes=self._number_bytes,
         )
 
-    def _told_by(self, worker: int, upload: Upload) -> Upload:
+    def _told_by(
+        self, worker: int, upload: Upload, digests: tuple[bytes, ...], confirmation: bytes
+    ) -> Upload:
         losses = dict(zip(self._stored[worker], upload.sealed, strict=False))
-        told, measures = (losses[n] for n in self._table.losses_told[worker]), upload.sealed[-2:]
-        return replace(
-            upload,
-            sealed=(*told, *(() if worker else measures)),
-            state=b"" if worker else upload.state,
-        )
+        told = tuple(losses[n] for n in self._table.losses_told[worker])
+        state, measures = (b"", ()) if worker else (upload.state, upload.sealed[-2:])
+        own = upload.rows, upload.size, digests, (), 0.0, 0.0, state, confirmation
+        return Upload(*own, (*told, *measures))
 
     def _with_numbers(self, uploads: Sequence[Upload], states: Sequence[bytes]) -> list[Upload]:
         losses = dict[int, bytes]()
@@ -84,5 +84,5 @@ class BlindGroups(SummedGroups):
             for k, upload in enumerate(uploads)
         ]
 
-    def _confirmed(self, upload: Upload) -> bytes:
-        return b"".join((*upload.digests, *upload.sealed, upload.state))
+    def _numbers(self, upload: Upload) -> bytes:
+        return b"".join(upload.sealed)

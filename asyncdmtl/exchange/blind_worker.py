@@ -8,6 +8,7 @@ common (`asyncdmtl.blinding.masks`), so that nothing is told for them: heads are
 
 from __future__ import annotations
 
+import struct
 from dataclasses import astuple, replace
 
 import msgpack
@@ -16,7 +17,7 @@ from blake3 import blake3
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.blinding.group_key import GroupKey
-from asyncdmtl.blinding.masks import ROOM, Masks, root_of, runs_of
+from asyncdmtl.blinding.masks import root_of, runs_of
 from asyncdmtl.blinding.sealed import (
     SEALED_NUMBER_BYTES,
     check_numbers,
@@ -35,13 +36,14 @@ from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.plan.plan import Plan
 
+# The number of a round, where masks are told apart by it.
+_ROUND = struct.Struct("<Q")
+
 
 class BlindWorkerSide(RelayWorkerSide):
     """A worker of a blind run under `relay`. Parameters are those of `CodedWorkerSide`."""
 
     _groups: BlindGroups
-    # The masks of this round, once its units are made.
-    _masks: Masks
 
     def __init__(
         self, plan: Plan, worker: int, trainer: Trainer, options: SideOptions = DEFAULT_OPTIONS
@@ -51,10 +53,11 @@ class BlindWorkerSide(RelayWorkerSide):
         self._origin = options.origin
         self._reached = False
         super().__init__(plan, worker, trainer, options)
-        self._count = len(plan.units.holders)
+        count, size = len(plan.units.holders), self._format.padded_bytes
+        self._number_bytes = self._problem.dtype.itemsize
+        self._masks = self._group.masks(_common(self._problem), size, count)
         self._own_runs = runs_of(list(self._own_units))
         self._wanted_runs = runs_of(plan.packed_order(self._delivery.wanted))
-        self._common = _common(self._problem)
 
     def _make_groups(self, options: SideOptions) -> BlindGroups:
         return BlindGroups(self.plan, options.digest, number_bytes(self._problem.settings), options.keys)
@@ -66,23 +69,20 @@ class BlindWorkerSide(RelayWorkerSide):
 
     def told(self, upload: Upload) -> Upload:
         """What this worker sends of an upload, without a number in the clear."""
-        numbers = [
-            *(("loss", n, loss) for n, loss in zip(self.trainer.own, upload.losses, strict=True)),
-            ("penalty", 0, upload.penalty),
-            ("residual", 0, upload.residual),
+        sealed = [
+            self._sealed("loss", n, loss) for n, loss in zip(self.trainer.own, upload.losses, strict=True)
         ]
-        sealed = [self._sealed(kind, n, value) for kind, n, value in numbers]
-        if not self._detailed and self.worker >= PENALTY_WORKERS:
-            sealed[-2] = b""
-        upload = replace(upload, losses=(), penalty=0.0, residual=0.0, sealed=tuple(sealed))
-        return super().told(upload)
+        has_penalty = self._detailed or self.worker < PENALTY_WORKERS
+        sealed.append(self._sealed("penalty", 0, upload.penalty) if has_penalty else b"")
+        sealed.append(self._sealed("residual", 0, upload.residual))
+        own = upload.rows, upload.size, upload.digests, (), 0.0, 0.0, upload.state
+        return super().told(Upload(*own, sealed=tuple(sealed)))
 
     def _sealed(self, kind: str, number: int, value: float) -> bytes:
         """A number, sealed if workers must read it, else a tag of it."""
         if self._problem.settings.tolerance:
             return sealed_number(self._group, kind, self.place[1], number, value)
-        size = self._problem.dtype.itemsize
-        return tagged_number(self._group, kind, self.place[1], number, value, size)
+        return tagged_number(self._group, kind, self.place[1], number, value, self._number_bytes)
 
     def take_told(self, told: bytes) -> None:
         """Take in the numbers of all workers, if they may end the training.
@@ -133,25 +133,19 @@ class BlindWorkerSide(RelayWorkerSide):
         return {unit: vector.view(np.uint8) for unit, vector in zip(self._own_units, vectors, strict=True)}
 
     def _packets_to_code(self) -> Bytes:
-        self._masked = np.full(self._own.nbytes + ROOM, 0, np.uint8)
-        return self._masked[: self._own.nbytes].reshape(self._own.shape)
-
-    def _allocate_wanted(self, vectors: int) -> Bytes:
-        wanted = self._down_format.allocate(vectors)
-        self._unmasked = np.full(wanted.nbytes + ROOM, 0, np.uint8)
-        return self._unmasked[: wanted.nbytes].reshape(wanted.shape)
+        return self._format.allocate(len(self._own_units))
 
     def _prepare_packets(self, state: bytes) -> None:
         """Mask the units of this round."""
         number, round_ = self.place
         root = self._origin or root_of(number, self.plan.digest)
-        place = root, round_, state, self._common
-        self._masks = self._group.masks(place, self._format.padded_bytes, self._count)
-        self._masks.apply(self._own_runs, self._own.reshape(-1), self._masked)
+        self._masks.begin(root + _ROUND.pack(round_) + state)
+        self._masks.apply(self._own_runs, self._own.reshape(-1), self._packets.reshape(-1))
 
     def _finish_decoding(self) -> None:
         """Take the masks off what was decoded."""
-        self._masks.apply(self._wanted_runs, self._wanted.reshape(-1), self._unmasked)
+        wanted = self._wanted.reshape(-1)
+        self._masks.apply(self._wanted_runs, wanted, wanted)
 
     def _advance(self, stop: int) -> None:
         """Do nothing: masks are taken off once all packets are here."""

@@ -113,11 +113,14 @@ class SummedGroups:
         """The numbers of digests and of losses that `worker` sends."""
         return len(self._sums.told[worker]), len(self._table.losses_told[worker])
 
-    def _told_by(self, worker: int, upload: Upload) -> Upload:
-        """The upload with the losses that `worker` tells, and its penalty, residual and state if it does."""
+    def _told_by(
+        self, worker: int, upload: Upload, digests: tuple[bytes, ...], confirmation: bytes
+    ) -> Upload:
+        """What `worker` tells of its upload, beside digests and its confirmation: what it tells for all."""
         losses = dict(zip(self._stored[worker], upload.losses, strict=True))
-        short = replace(upload, losses=tuple(losses[n] for n in self._table.losses_told[worker]))
-        return replace(short, penalty=0.0, residual=0.0, state=b"") if worker else short
+        told = tuple(losses[n] for n in self._table.losses_told[worker])
+        first = (0.0, 0.0, b"") if worker else (upload.penalty, upload.residual, upload.state)
+        return Upload(upload.rows, upload.size, digests, told, *first, confirmation)
 
     def _with_numbers(self, uploads: Sequence[Upload], states: Sequence[bytes]) -> list[Upload]:
         """The uploads with the numbers that others told."""
@@ -139,11 +142,9 @@ class SummedGroups:
         """What `worker` sends of its upload, which has the digests of all groups that it holds."""
         digests = dict(zip(self.held[worker], upload.digests, strict=True))
         summed = sum(factor * _number(digests[g]) for g, factor in self._sums.factors[worker].items())
-        whole = replace(upload, digests=tuple(digests[g] for g in self._sums.held_told[worker]))
-        told = self._told_by(
-            worker, replace(upload, digests=tuple(digests[g] for g in self._sums.told[worker]))
-        )
-        return replace(told, confirmation=_bytes(summed + self._mac(worker, whole)))
+        mac = self._mac(worker, upload, [digests[g] for g in self._sums.held_told[worker]])
+        told = tuple(digests[g] for g in self._sums.told[worker])
+        return self._told_by(worker, upload, told, _bytes(summed + mac))
 
     def completed(
         self, workers: Sequence[str], uploads: Sequence[Upload], states: Sequence[bytes]
@@ -164,7 +165,10 @@ class SummedGroups:
             A worker computed other values than were sent for all.
         """
         whole = self.completed_numbers(uploads, states)
-        sums = [_number(upload.confirmation) - self._mac(k, upload) for k, upload in enumerate(whole)]
+        sums = [
+            _number(upload.confirmation) - self._mac(k, upload, upload.digests)
+            for k, upload in enumerate(whole)
+        ]
         # The sum of a worker without summed groups is 0, so that it is compared by itself.
         odd = [workers[k] for k, factors in enumerate(self._sums.factors) if not factors and sums[k] % _PRIME]
         if odd or sum(sums) % _PRIME:
@@ -238,15 +242,15 @@ class SummedGroups:
         """`S`, from the digests of groups."""
         return _bytes(sum(factor * _number(digests[g]) for g, factor in self._sums.sum_factors.items()))
 
-    def _mac(self, worker: int, upload: Upload) -> int:
-        """The MAC of what `worker` computed and others told: `upload` has the digests of told groups only."""
-        return _number(self._digest.with_key(self._keys.get(worker, b""), self._confirmed(upload)))
+    def _mac(self, worker: int, upload: Upload, digests: Iterable[bytes]) -> int:
+        """The MAC of what `worker` computed and others told: numbers, the state, and digests of groups."""
+        confirmed = b"".join((*digests, self._numbers(upload), upload.state))
+        return _number(self._digest.with_key(self._keys.get(worker, b""), confirmed))
 
-    def _confirmed(self, upload: Upload) -> bytes:
-        """The bytes that a MAC is of."""
+    def _numbers(self, upload: Upload) -> bytes:
+        """The numbers of an upload as they are confirmed."""
         numbers = (*upload.losses, upload.penalty, upload.residual)
-        packed = struct.pack(f"<{len(numbers)}d", *numbers)
-        return b"".join((*upload.digests, packed, upload.state))
+        return struct.pack(f"<{len(numbers)}d", *numbers)
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ class Masked:
     """What was masked with each piece of each key stream."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.vectors: dict[tuple[bytes, int], set[bytes]] = {}
+        self.vectors: dict[tuple[Any, int], set[bytes]] = {}
         apply = Masks.apply
 
         def watched(masks: Masks, runs: Any, vectors: Any, out: Any) -> None:
@@ -97,7 +97,7 @@ class Masked:
             if len(vectors) and out[: len(vectors)].tobytes() != vectors.tobytes():
                 numbers = [first + i for first, count in runs for i in range(count)]
                 for number, vector in zip(numbers, vectors.reshape(len(numbers), -1), strict=True):
-                    self.vectors.setdefault((masks._key, number), set()).add(vector.tobytes())
+                    self.vectors.setdefault(((masks._key, masks._start), number), set()).add(vector.tobytes())
             apply(masks, runs, vectors, out)
 
         monkeypatch.setattr(Masks, "apply", watched)

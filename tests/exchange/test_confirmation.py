@@ -179,8 +179,14 @@ def test_a_worker_cannot_make_up_for_a_false_loss_in_its_own_confirmation() -> N
     sent[0] = replace(sent[0], losses=(99.0, *sent[0].losses[1:]))
     for known in (secret, {0: secret[0]}):
         guess = make_groups("shared by all", known)
-        right = [guess._mac(k, upload) for k, upload in enumerate(guess.completed_numbers(honest, states))]
-        wrong = [guess._mac(k, upload) for k, upload in enumerate(guess.completed_numbers(sent, states))]
+        right = [
+            guess._mac(k, upload, upload.digests)
+            for k, upload in enumerate(guess.completed_numbers(honest, states))
+        ]
+        wrong = [
+            guess._mac(k, upload, upload.digests)
+            for k, upload in enumerate(guess.completed_numbers(sent, states))
+        ]
         total = int.from_bytes(sent[0].confirmation, "little") + sum(wrong) - sum(right)
         forged = (total % (2**128 - 159)).to_bytes(16, "little")
         forgery = [replace(sent[0], confirmation=forged), *sent[1:]]

@@ -148,7 +148,7 @@ async def test_a_run_whose_workers_find_wrong_what_the_server_finds_right_ends(
     def wrong(side: BlindWorkerSide) -> None:
         finish(side)
         if side.place[1] == 2:
-            side._unmasked[0] ^= 1
+            side._wanted[0, 0] ^= 1
 
     monkeypatch.setattr(BlindWorkerSide, "_finish_decoding", wrong)
     monkeypatch.setattr(replanning, "MOST_MISLED_PLANS", 2)
