@@ -225,11 +225,13 @@ class PeerClient:
         """
         named = {peer.name: peer for peer in peers}
         gone = [name for name, link in self._links.items() if link.peer != named.get(name)]
-        await asyncio.gather(*(self._links.pop(name).close() for name in gone))
+        self._stop_asking()
+        await asyncio.gather(*(self._links[name].close() for name in gone))
+        for name in gone:
+            del self._links[name]
         needed = frozenset().union(*holders.values())
         self._order = tuple(name for name in named if name in needed)
         self._sources = _Sources({v: names & named.keys() for v, names in holders.items()}, shares)
-        self._requests = BlockRequests({}, {}, self._requests)
         for name in self._order:
             if name not in self._links:
                 self._links[name] = PeerLink(named[name], self._name, self._silence, self._ledger)
@@ -252,17 +254,22 @@ class PeerClient:
 
     async def close(self) -> None:
         """End all connections."""
-        # Rows may still come while connections are closed one after the other.
-        self._order, self._requests = (), BlockRequests({}, {})
-        if self._retry is not None:
-            self._retry.cancel()
+        self._stop_asking()
         await asyncio.gather(*(link.close() for link in self._links.values()))
 
-    def _ask(self) -> None:
-        """Ask every peer for as many blocks as it may be asked for; note those that are lost."""
+    def _stop_asking(self) -> None:
+        """Ask nobody any more in this round. Rows may still come while connections are closed in turn."""
+        self._order, self._requests = (), BlockRequests({}, {}, self._requests)
+        self._cancel_retry()
+
+    def _cancel_retry(self) -> None:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
+
+    def _ask(self) -> None:
+        """Ask every peer for as many blocks as it may be asked for; note those that are lost."""
+        self._cancel_retry()
         requests, now = self._requests, asyncio.get_running_loop().time()
         # The server must learn before it gives up this worker of those that are there, but give nothing.
         for name, waited in requests.too_late(now, self._seconds).items():

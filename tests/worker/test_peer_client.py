@@ -131,6 +131,36 @@ async def test_nobody_is_asked_any_more_while_connections_are_closed() -> None:
         assert client._retry is None
 
 
+async def test_nobody_is_asked_while_connections_to_the_peers_of_the_plan_before_are_closed() -> None:
+    async with peers({"w1": "0", "w2": "0"}) as (client, servers, named):
+        client.begin(0, 0, targets(0))
+        while any(link.connection is None for link in client._links.values()):
+            client.changed.clear()
+            await client.changed.wait()
+        link, closing, gate = client._links["w1"], asyncio.Event(), asyncio.Event()
+        close = link.close
+
+        async def slowly() -> None:
+            closing.set()
+            await gate.wait()
+            await close()
+
+        link.close = slowly  # type: ignore[method-assign]
+        following = asyncio.create_task(client.follow([named["w2"]], {0: frozenset({"w2"})}))
+        await closing.wait()
+        assert client._retry is None
+        # Rows that come meanwhile are of no use, and ask for nothing.
+        client._on_rows("w1", GiveRows(0, 0, 0, 0, SIZE, (VECTORS[0],)))
+        client._ask()
+        assert client._retry is None
+        gate.set()
+        await following
+        servers["w2"].give(1, 0, {0: VECTORS[0]})
+        client.begin(1, 0, wanted := targets(0))
+        await until(client)
+        np.testing.assert_array_equal(wanted[0], VECTORS[0])
+
+
 async def test_a_peer_that_gives_rows_unasked_is_lost() -> None:
     async with peers({"w1": "0"}) as (client, servers, _):
         servers["w1"].give(0, 0, {0: VECTORS[0]})
