@@ -109,15 +109,32 @@ async def declarations(where: Where, secret: bytes, partition: str, count: int) 
     return list(await asyncio.gather(*(one(f"large{k}") for k in range(count))))
 
 
-async def flap(where: Where, secret: bytes, name: str, stored: Sequence[Stored]) -> int:
-    """Join as `name`, leave at the first plan, and come back at once; return how often it joined."""
+class MuteConnection(Connection):
+    """A connection that sends no heartbeats once it is `mute`."""
+
+    mute = False
+
+    def beat(self) -> None:
+        """As `Connection.beat`, if it is not mute."""
+        if not self.mute:
+            super().beat()
+
+
+async def flap(
+    where: Where, secret: bytes, name: str, stored: Sequence[Stored], *, mute: bool = False
+) -> int:
+    """Join as `name`, leave at the first plan, and come back at once; return how often it joined.
+
+    With `mute`, it does not leave, but sends nothing until the server gives it up.
+    """
     options = WorkerOptions(name, PATIENCE, PATIENCE, PATIENCE, PATIENCE)
     partitions, state, joined = OwnPartitions(stored), WorkerState(name), 0
     try:
         while True:
             connection = await connect(
-                *where, lambda: Connection("worker", Ledger(), PATIENCE, name), PATIENCE
+                *where, lambda: MuteConnection("worker", Ledger(), PATIENCE, name), PATIENCE
             )
+            assert isinstance(connection, MuteConnection)
             with contextlib.suppress(AsyncDMTLError):
                 welcome: Welcome = await greet_server(connection, Hello(VERSION, name), secret, PATIENCE)
                 state.enter(welcome.run)
@@ -125,6 +142,9 @@ async def flap(where: Where, secret: bytes, name: str, stored: Sequence[Stored])
                 await declare_and_encode(connection, options, settings, partitions, state)
                 await connection.receive((Assign,), PATIENCE, "")
                 joined += 1
+                connection.mute = mute
+                if mute:
+                    await connection.receive((Failure,), PATIENCE, "")
             connection.abort()
             await connection.close()
     except asyncio.CancelledError:

@@ -5,6 +5,7 @@ puts a burden on the server:
 
     declarations    40 valid declarations of 8 MB each, from one that knows the secret
     flapper         a member that joins and leaves as fast as it can
+    mute            a member that joins, falls silent, and comes back when the server has given it up
     strangers       2,000 connections from 8 addresses that send nothing, and come back when closed
     silent          300 connections that send nothing, from the address of a member
     proofs          20 failed proofs a second in a member's name, from its address
@@ -30,6 +31,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,10 @@ ADDRESSES = tuple(f"127.0.1.{k}" for k in range(1, 9))
 
 # Seconds that are measured before a burden, and under it.
 BEFORE, UNDER = 8.0, 30.0
+
+# Seconds of silence after which a worker counts as lost under the burden "mute", and seconds that this burden
+# is measured: long enough for some delays.
+SILENCE, UNDER_MUTE = 2.0, 120.0
 
 # The most seconds to wait for the answers to all declarations.
 LONGEST = 120.0
@@ -107,12 +113,15 @@ class Training:
         self._environment = {**os.environ, SECRET_VARIABLE: self.secret}
         self._environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
-    def begin(self) -> None:
-        """Start the server, and the workers that do not lose their connections."""
+    def begin(self, silence: float) -> None:
+        """Start the server, and the workers that do not lose their connections.
+
+        A worker that is silent for so many seconds counts as lost.
+        """
         words = (
             "--listen", "127.0.0.1:0", "--format", "json", "--log-level", "error", "--data", SPEC,
             "--workers", str(len(STORED)), "--strategy", "relay", "--coupling", "l21", "--update", "gradient",
-            "--tolerance", "0", "--rounds", str(10**7),
+            "--tolerance", "0", "--rounds", str(10**7), "--silence-timeout", str(silence),
         )  # fmt: skip
         server = self._start(__file__, "serve", str(self._late), *words)
         self.memory = Watch(server.pid)
@@ -243,9 +252,9 @@ def _secret(training: Training) -> bytes:
     return training.secret.encode()
 
 
-async def _flapper(training: Training) -> int:
+async def _flapper(training: Training, *, mute: bool = False) -> int:
     stored = recipes.load(SPEC, seed=0, only=[NAMES[1]], test=False).partitions
-    return await burdens.flap(training.where, _secret(training), "flapper", stored)
+    return await burdens.flap(training.where, _secret(training), "flapper", stored, mute=mute)
 
 
 async def _together(training: Training) -> None:
@@ -255,6 +264,7 @@ async def _together(training: Training) -> None:
 BURDENS: dict[str, Burden] = {
     "declarations": lambda t: burdens.declarations(t.where, _secret(t), NAMES[0], 40),
     "flapper": _flapper,
+    "mute": partial(_flapper, mute=True),
     "strangers": lambda t: burdens.strangers(t.where, 2000, ADDRESSES),
     "silent": lambda t: burdens.strangers(t.where, 300, (SHARED,)),
     "proofs": lambda t: burdens.failed_proofs(t.where, ("member", "late", "x"), SHARED, 0.05),
@@ -262,11 +272,15 @@ BURDENS: dict[str, Burden] = {
 }
 
 
+# Seconds of the burdens under which no member comes back.
+LIMITS = {"declarations": LONGEST, "flapper": UNDER, "mute": UNDER_MUTE}
+
+
 async def measure(name: str, folder: Path) -> None:
     """Make a run, put a burden on its server, and print what was measured."""
     training = Training(folder)
     try:
-        training.begin()
+        training.begin(SILENCE if name == "mute" else 10.0)
         relay, later = Relay(training.where), Relay(training.where)
         training.work("member", STORED["member"], await relay.open())
         await training.settled()
@@ -275,8 +289,8 @@ async def measure(name: str, folder: Path) -> None:
         middle, memory = time.monotonic(), training.memory.peak()
         used.append(training.used())
         burden: asyncio.Future[Any] = asyncio.ensure_future(BURDENS[name](training))
-        if name in ("declarations", "flapper"):
-            await asyncio.wait([burden], timeout=UNDER if name == "flapper" else LONGEST)
+        if name in LIMITS:
+            await asyncio.wait([burden], timeout=LIMITS[name])
             returned = joined = None
         else:
             await asyncio.sleep(5.0)
@@ -301,8 +315,8 @@ async def measure(name: str, folder: Path) -> None:
         )
         print(f"{'':14} processor time of a round {' -> '.join(f'{each:.2f} ms' for each in spent)}")
         print(f"{'':14} memory of the server {memory / 1e6:.0f} MB -> at most {most / 1e6:.0f} MB")
-        if name == "flapper":
-            parts = [training.rate(middle + k, middle + k + 10) for k in (0, 10, 20)]
+        if name in ("flapper", "mute"):
+            parts = [training.rate(middle + k, middle + k + 10) for k in range(0, int(LIMITS[name]), 10)]
             print(f"{'':14} in each 10 s {[round(rate, 1) for rate in parts]}, it joined {result} times")
         elif name == "declarations" and isinstance(result, list):
             print(f"{'':14} {len(result)} in {end - middle:.1f} s, for example: {result[0]}")

@@ -48,6 +48,8 @@ class Membership:
         The workers that may not come back, each with the reason.
     pace : Pace
         Says when workers that join take part.
+    returns : Returns
+        Says when workers that come back take part.
     possession : Possession
         Challenges workers to show that they have the rows of their partitions.
     surveys : mapping of partition to bytes, or None
@@ -66,7 +68,7 @@ class Membership:
         self._clock = asyncio.get_running_loop().time
         self.pace = Pace(self._clock)
         self.possession = Possession()
-        self._returns = Returns(self._clock)
+        self.returns = Returns(self._clock)
         self._past_counts: dict[str, KernelCount] = {}
         self._changed = asyncio.Event()
 
@@ -97,7 +99,7 @@ class Membership:
         before = self.members.pop(member.name, None)
         if before is not None:
             _add_count(self._past_counts, before)
-            member.held_until = max(member.held_until, self._returns.due(member.name))
+            member.held_until = max(member.held_until, self.returns.due(member.name))
         self.members[member.name] = member
         self._forget_left()
         self.note_change()

@@ -38,13 +38,28 @@ class Pace:
         self.round_seconds = self.plan_seconds = 0.0
         self._clock = clock
         self._count = 0.0
-        self._counted = clock()
+        self._counted = self._moved = clock()
 
-    def note_plan(self, seconds: float) -> None:
-        """Note that a plan was made and handed out in so many seconds."""
+    @property
+    def stood_still(self) -> float:
+        """Seconds since a round was made, or a plan was begun or made."""
+        return self._clock() - self._moved
+
+    def begin_plan(self) -> None:
+        """Note that all workers are here for a new plan."""
+        self._moved = self._clock()
+
+    def note_plan(self) -> None:
+        """Note that a plan was made and handed out, or given up."""
         self._settle()
         self._count += 1.0
-        self.plan_seconds = seconds
+        self.plan_seconds = self.stood_still
+        self._moved = self._clock()
+
+    def note_round(self, seconds: float) -> None:
+        """Note that a round was made in so many seconds."""
+        self.round_seconds = seconds
+        self._moved = self._clock()
 
     def due(self) -> float:
         """The time from which a worker that joins now takes part."""

@@ -172,6 +172,7 @@ class Peers:
             self._progress.checked = True
             self.misled.add(member.name)
         self._progress.note(member.name, type(error).__name__, str(error))
+        self.membership.returns.lost(member.name, self.membership.pace.stood_still)
         corrupted = isinstance(error, IntegrityError) and not isinstance(error, DisagreementError)
         if corrupted:
             self._corruptions[member.name] += 1

@@ -92,7 +92,7 @@ class Replanner:
             await self._refuse_unserved()
             await self._wait_for_misled()
             members = await self._assemble(patience)
-            began = asyncio.get_running_loop().time()
+            self._peers.membership.pace.begin_plan()
             origin = self._believed.latest(members)
             progress.go_on_from(origin)
             assignment = await self._plan(members)
@@ -111,7 +111,7 @@ class Replanner:
             except ReplanError:
                 continue
             finally:
-                self._peers.membership.pace.note_plan(asyncio.get_running_loop().time() - began)
+                self._peers.membership.pace.note_plan()
             return assignment
 
     async def ended(self) -> Assignment | None:

@@ -206,7 +206,7 @@ class Rounds:
                 transfer.send(i, then)
         up, down = (self._ledger.round_bytes(number, direction) for direction in ("up", "down"))
         seconds = time.perf_counter() - began
-        self._peers.membership.pace.round_seconds = seconds
+        self._peers.membership.pace.note_round(seconds)
         arrived = transfer.arrived - began
         progress.record(RoundRecord(number, objective, residual, up, down, seconds, arrived))
         if not last:

@@ -51,6 +51,18 @@ async def test_a_worker_that_comes_back_again_and_again_is_held_for_a_while(
     assert membership.newcomers()
 
 
+async def test_a_worker_that_stops_all_rounds_whenever_it_comes_back_is_held_for_longer() -> None:
+    membership = Membership()
+    membership.add(make_member("w1", ready=True))
+    for _ in range(returns.FREE_RETURNS):
+        membership.returns.lost("w1", 10.0)
+        membership.add(make_member("w1", ready=True))
+        assert membership.newcomers()
+    membership.returns.lost("w1", 10.0)
+    membership.add(make_member("w1", ready=True))
+    assert membership.members["w1"].held_until > asyncio.get_running_loop().time() + 90.0
+
+
 async def test_workers_that_left_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memberships, "MAX_LEFT", 2)
     monkeypatch.setattr(memberships, "MAX_MEMBERS", 1)
@@ -67,10 +79,10 @@ async def test_workers_that_left_are_forgotten(monkeypatch: pytest.MonkeyPatch) 
 
 async def test_newcomers_wait_after_many_plans() -> None:
     membership = Membership()
-    membership.pace.round_seconds = 60.0
+    membership.pace.note_round(60.0)
     for number in range(20):
         membership.add(make_member(f"w{number}", ready=True))
-        membership.pace.note_plan(1.0)
+        membership.pace.note_plan()
     here = [member.name for member in membership.present()]
     assert "w0" in here
     assert "w19" not in here

@@ -58,6 +58,9 @@ class Membership:
 
     def __init__(self) -> None:
         self.lost: list[tuple[str, bool, bool]] = []
+        self.costs: list[tuple[str, float]] = []
+        self.returns = SimpleNamespace(lost=lambda *what: self.costs.append(what))
+        self.pace = SimpleNamespace(stood_still=4.0)
 
     async def lose(self, member: Any, error: AsyncDMTLError, *, back: bool, excluded: bool) -> None:
         self.lost.append((member.name, back, excluded))
@@ -128,6 +131,8 @@ async def test_a_member_that_fails_is_lost_and_the_others_are_heard(
     assert await peers.hear({one: answer(LOST), other: answer(2)}) == {other: 2}
     assert lost(peers) == [("w0", True, False)]
     assert noted == [("w0", "LinkError", "reset")]
+    membership: Any = peers.membership
+    assert membership.costs == [("w0", 4.0)]
     assert not one.current
     with pytest.raises(ReplanError):
         await peers.ask_all({one: answer(LOST), other: answer(2)})

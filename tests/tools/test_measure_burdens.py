@@ -32,7 +32,7 @@ def burdens(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 async def test_each_burden_comes_and_the_run_goes_on(burdens: Any) -> None:
     security = ServerSecurity(Credentials(SECRET, {}, "this run"))
-    chosen = run_options(settings=make_settings(rounds=10**6), workers=1)
+    chosen = run_options(settings=make_settings(rounds=10**6), workers=1, silence_timeout=2.0)
     async with asyncio.timeout(LIMIT), Cluster(chosen, security) as cluster:
         cluster.join("w0", PARTITIONS, WorkerSecurity(SECRET))
         await cluster.event(RoundRecord, round=2)
@@ -47,11 +47,17 @@ async def test_each_burden_comes_and_the_run_goes_on(burdens: Any) -> None:
         await cluster.event(Joined, worker="f", again=True)
         flapping.cancel()
         assert await flapping >= 1
+        mute = asyncio.create_task(burdens.flap(cluster.address, SECRET, "g", PARTITIONS[:1], mute=True))
+        await cluster.event(Joined, worker="g", again=True)
+        mute.cancel()
+        assert await mute >= 1
         done = max(event.round for event in cluster.events if isinstance(event, RoundRecord))
         await cluster.event(RoundRecord, round=done + 2)
 
 
 def test_every_burden_is_one_of_the_tool(burdens: Any) -> None:
     measured = importlib.import_module("measure_burdens")
-    assert set(measured.BURDENS) == {"declarations", "flapper", "strangers", "silent", "proofs", "together"}
+    assert set(measured.BURDENS) == {
+        "declarations", "flapper", "mute", "strangers", "silent", "proofs", "together",
+    }  # fmt: skip
     assert measured.burdens is burdens
