@@ -96,7 +96,7 @@ class CandidatesWire(SecondOrderWire):
         descents = paths * descent_numbers((K, tasks, self.d))
         models = len(ALPHAS) * (3 * self.d + self.d * self.d + 3)
         comparison = (tasks + 1) * (models + 3) if self.compared else 0
-        own = firsts + 2 + paths * (K * tasks * self.d + self.folds) + K * tasks
+        own = firsts + 2 + paths * (K * tasks * self.d + self.folds + 1) + K * tasks
         return own + descents + comparison
 
     def blocks(self, vectors: Floats) -> Floats:
@@ -137,7 +137,7 @@ def describe_candidates(
     folds: Indices,
     wire: CandidatesWire,
     loss: str,
-    candidates: tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]],
+    candidates: tuple[Floats, NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]],
     out: Floats,
 ) -> None:
     """Write the vectors of a batch of partitions into rows `batch.places` of `out`, (partitions, length).
@@ -150,12 +150,12 @@ def describe_candidates(
     wire : CandidatesWire
     loss : str
         A name in `LOSSES`.
-    candidates : (paths, folds + 1, T, d) float64 array, two (paths, folds + 1) bool arrays
-        Their models, whether they are told second derivatives as they are, see `Loss.second_derivative`, and
-        which of them take a step; zeros are told of the others.
+    candidates : (paths, folds + 1, T, d) float64 array, three (paths, folds + 1) bool arrays
+        Their models, whether they are told second derivatives as they are, see `Loss.second_derivative`,
+        which of them go on, and which of these need second derivatives; zeros are told of the others.
     out : (partitions, length) float64 array
     """
-    models, sharp, active = candidates
+    models, sharp, active, curved = candidates
     X = batch.X
     if wire.d > X.shape[2]:
         X = np.concatenate([X, np.ones((*X.shape[:2], 1))], axis=2)
@@ -179,6 +179,8 @@ def describe_candidates(
         blocks[:, on, k, 2 : 2 + d] = matmul(np.ascontiguousarray(shares.transpose(1, 0, 2)), X)
         weights = []
         for i, p in enumerate(on):
+            if not curved[p, k]:
+                continue
             curvatures = LOSSES[loss].second_derivative(
                 s[i], batch.y, derivatives[i], sharp=bool(sharp[p, k])
             )

@@ -47,7 +47,7 @@ class LocalUpdates:
         Indices of the stored partitions, ascending.
     differences : Differences or None
         None if updates are not compressed.
-    candidates : float64 array, two bool arrays
+    candidates : float64 array, three bool arrays
         Models of all candidates where the run chooses, see `candidates.describe_candidates`.
     comparison : Comparison or None
         Models to compare with, if there are any.
@@ -68,7 +68,7 @@ class LocalUpdates:
         self.own = tuple(sorted(partitions))
         self.sharp, self.fixes = False, True
         none = np.zeros((0, 0), np.bool_)
-        self.candidates = np.zeros((0, 0, 0, 0)), none, none
+        self.candidates = np.zeros((0, 0, 0, 0)), none, none, none
         self.comparison: Comparison | None = None
         self._dealt: dict[int, Indices] = {}
         self._problem = problem
