@@ -30,7 +30,6 @@ from asyncdmtl.arrays import Bytes, Floats, Vectors
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.candidate_paths import CandidatePaths
 from asyncdmtl.learning.candidates import CandidatesWire, Told, descent_numbers
-from asyncdmtl.learning.comparison import Comparison
 from asyncdmtl.learning.curvature import at_intercepts, log_means
 from asyncdmtl.learning.descent import Descent, Place
 from asyncdmtl.learning.held_out import HeldOut, held_out, holds_out
@@ -40,8 +39,8 @@ from asyncdmtl.learning.parallel import in_parallel
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.second_derivatives import Whole
 from asyncdmtl.learning.step import Columns
-from asyncdmtl.learning.tasks import Partition, TaskModels
-from asyncdmtl.learning.trainer import Trainer, models_of_kinds
+from asyncdmtl.learning.tasks import Partition
+from asyncdmtl.learning.trainer import Trainer
 
 # A fold's candidate takes no more steps once the last one promised less than this share of its objective.
 # Near the optimum the next one would promise about the square of it.
@@ -73,8 +72,6 @@ class CandidateTrainer(NewtonTrainer):
         self._held = HeldOut(wire.paths, wire.folds)
         self._descents: list[Descent] = []
         self._best = 0
-        self._comparison = Comparison(problem) if problem.compares else None
-        self._local.comparison = self._comparison
 
     @property
     def _wire(self) -> CandidatesWire:
@@ -111,12 +108,6 @@ class CandidateTrainer(NewtonTrainer):
         """
         vectors = np.stack([np.asarray(z) for z in (Z(slice(None)) if callable(Z) else Z)])
         self._share(vectors, lambda: self._take(vectors))
-
-    def baselines(self) -> dict[str, TaskModels]:
-        """The models to compare with, see `Trainer.baselines`."""
-        if self._comparison is None:
-            return {}
-        return models_of_kinds(self.problem, self._comparison.coefficients())
 
     def _take(self, vectors: Floats) -> None:
         told = self._wire.told(vectors)

@@ -27,13 +27,6 @@ from asyncdmtl.learning.settings import WITHOUT_STRENGTH
 # λ of the path of each coupling: three factors of ten.
 STRENGTHS = 10
 
-ALPHAS = 10.0 ** np.arange(2.0, -4.5, -1.0)
-"""The penalties of models that are compared with (`comparison`), in units of the mean curvature at models of
-0 along the directions that rows have."""
-
-COMPARED = 2
-"""The kinds of these models: of each task alone, and one for all."""
-
 # The spans of partitions of a batch whose second moments are computed in parallel.
 _SPANS = 8
 
@@ -75,38 +68,25 @@ class CandidatesWire(SecondOrderWire):
         Candidates that differ in coupling or λ, and folds.
     compares : bool
         Whether models to compare with are told of too (`comparison`), after all candidates.
-
-    Attributes
-    ----------
-    compared : int
-        The numbers that tell of them.
     """
 
     def __init__(self, d: int, paths: int, folds: int, *, compares: bool = False) -> None:
-        super().__init__(d, curvature=True)
+        super().__init__(d, curvature=True, compares=compares)
         self.paths, self.folds = paths, folds
-        self._block = 1 + self.length
-        self.compared = COMPARED * len(ALPHAS) * self._block if compares else 0
-        self._end = folds + paths * (folds + 1) * self._block
-        self.length = self._end + self.compared
+        self._block = 1 + self.length - self.compared
+        self.length = folds + paths * (folds + 1) * self._block + self.compared
 
     def state_numbers(self, tasks: int, firsts: int) -> int:
         """Numbers of a `CandidateTrainer`'s state beside the iterate's, with so many paths to begin."""
         K, paths = self.folds + 1, self.paths
         descents = paths * descent_numbers((K, tasks, self.d))
-        models = len(ALPHAS) * (3 * self.d + self.d * self.d + 3)
-        comparison = (tasks + 1) * (models + 3) if self.compared else 0
         own = firsts + 2 + paths * (K * tasks * self.d + self.folds + 1) + K * tasks
-        return own + descents + comparison
+        return own + descents + self.comparison_numbers(tasks)
 
     def blocks(self, vectors: Floats) -> Floats:
         """The part of vectors (n, length) that is about candidates, (n, paths, folds + 1, block): a view."""
-        told = vectors[:, self.folds : self._end]
+        told = self.own(vectors)[:, self.folds :]
         return told.reshape(len(vectors), self.paths, self.folds + 1, self._block)
-
-    def comparison(self, vectors: Floats) -> Floats:
-        """The part of vectors (n, length) that is about models to compare with, (n, compared): a view."""
-        return vectors[:, self._end :]
 
     def told(self, vectors: Floats) -> Told:
         """What the vectors (T, length) of all tasks say."""
@@ -200,5 +180,4 @@ def describe_candidates(
             blocks[span, p, k, 2 + d :] = second_moments(X[span], weights[span])
 
         in_parallel(describe_span, range(0, len(X), size), size * X[0].size * d)
-    told_of_candidates = wire.length - wire.compared
-    out[batch.places, :told_of_candidates] = told[:, :told_of_candidates]
+    wire.own(out)[batch.places] = wire.own(told)

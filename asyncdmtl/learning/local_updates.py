@@ -136,9 +136,13 @@ class LocalUpdates:
                 curvatures = self._problem.loss.second_derivative(
                     self._scores(batch), batch.y, derivatives, sharp=self.sharp
                 )
-            describe(batch, values, derivatives, curvatures, settings.has_intercept, out)
+            describe(batch, values, derivatives, curvatures, settings.has_intercept, wire.own(out))
         losses[self._fixed] = 0.0
-        out[self._fixed] = 0.0
+        wire.own(out)[self._fixed] = 0.0
+        if self.comparison is not None:
+            inverses = self.comparison.inverses()
+            for batch in self._batches:
+                self.comparison.describe(batch, inverses, wire.comparison(out))
         openings = self._problem.openings[self._iterate.steps :]
         if openings:
             tell = self._sizes if openings[0] == SIZES else self._learned
