@@ -12,15 +12,12 @@ from asyncdmtl.launch.relays import spread_workers
 from asyncdmtl.plan.hierarchy.topology import Topology
 from asyncdmtl.plan.placement import Placement
 
-# Strategies under which relays know what they need of the rows that pass through them.
-STRATEGIES = ("auto", "relay", "central", "uncoded")
-
 relays_option = click.option(
     "--relays",
     type=int,
     show_default="those in the table relays of --placement",
     help="Start so many relay processes between server and workers, who are spread over them in their order. "
-    "For --strategy auto, relay, central and uncoded.",
+    "For the exact strategies.",
 )
 
 
@@ -54,12 +51,11 @@ def make_topology(given: Mapping[str, Any], placement: Placement, listed: Topolo
         f"--downlink {given['downlink']}": given["downlink"] != "tcp",
         "--speeds": links.speeds or links.learned,
         "--prices": links.prices,
+        # Relays combine bytes, and cannot tell real rows that differ by rounding.
+        "--strategy linear": given["strategy"] == "linear",
         "--jobs": given["jobs_file"] is not None,
     }
     for option, present in refused.items():
         if present:
             raise UsageError(asked, f"cannot be given with {option}", number)
-    if given["strategy"] not in STRATEGIES:
-        rule = f"is for --strategy {', '.join(STRATEGIES)}, not {given['strategy']}"
-        raise UsageError(asked, rule, number)
     return made

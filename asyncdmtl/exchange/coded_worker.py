@@ -413,8 +413,8 @@ class PersonalWorkerSide(CodedWorkerSide):
         return {kind: models.of(self._delivery.wanted) for kind, models in super().baselines().items()}
 
     def state_check(self) -> bytes:
-        """The digest of the points at which the updates of this worker's tasks are computed."""
-        return self._check_of(self.trainer.Y)
+        """The digest of the points at which updates are computed, with 0 for −0 as in `Trainer.told`."""
+        return self._check_of(self.trainer.Y + 0.0)
 
     def final_check(self) -> bytes:
         """The digest of the models of this worker's tasks."""

@@ -26,9 +26,11 @@ from asyncdmtl.errors import (
     StateError,
     UsageError,
 )
+from asyncdmtl.exchange.states import ExactStates
 from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.tasks import SEALED
+from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.event_loop import AdaptiveExecutor
 from asyncdmtl.plan.placement import natural_key
@@ -58,9 +60,10 @@ from asyncdmtl.relay.gathering import Gathering
 from asyncdmtl.relay.nodes import SiteChangedError
 from asyncdmtl.relay.options import RelayOptions
 from asyncdmtl.relay.parent_rows import ParentRows
-from asyncdmtl.relay.sides import RelaySide, groupable, make_relay_side
-from asyncdmtl.relay.site import Site, warn_of_doubts
+from asyncdmtl.relay.sides import RelaySide, groupable
+from asyncdmtl.relay.site import Site, compare_states, warn_of_doubts
 from asyncdmtl.relay.site_group import SiteGroup
+from asyncdmtl.relay.strategies import make_relay_side
 from asyncdmtl.worker.joining import join_group
 from asyncdmtl.worker.multicast_client import MulticastClient
 from asyncdmtl.worker.participation import NewPlan
@@ -113,6 +116,12 @@ class Attachment:
         assert self._site is not None
         return self._site
 
+    @property
+    def side(self) -> RelaySide:
+        """The relay's work under the present plan."""
+        assert self._side is not None
+        return self._side
+
     async def run(self) -> None:
         """Join the run, and make its rounds until it is over.
 
@@ -131,7 +140,7 @@ class Attachment:
                     self.site.check()
                     await self._round()
                 self.site.check()
-                done = await self._or_new_plan(self.site.done())
+                done = await self._or_new_plan(self.site.done(self.side))
                 self._check_plan()
                 await self._up.send(replace(done, plan=self._plan), *self._limit)
                 # A worker that comes now lacks the final models, and joins with the relay for them.
@@ -151,16 +160,16 @@ class Attachment:
         digest, seconds = self._digest, self._limit[0]
         group = SiteGroup(self._gathering.multicast)
         site = Site(membership, members, digest, seconds, group, blind=self._gathering.blind)
+        await site.refuse_unserved(self._gathering.strategy, self._gathering.settings.update)
         known = membership.declared()
         declared = [known[name] for name in sorted(known, key=natural_key)]
         *some, last = await asyncio.to_thread(lambda: list(pieces(declared)))
         up.be_patient(patient=True)
         for part in some:
             await up.send(DeclareSome(part), *self._limit)
-        wants = "none" if len(site.helpers) == len(members) else ""
         machine = await asyncio.to_thread(Machine.here, self._gathering.settings.arithmetic)
         await up.send(
-            Declare(last, site.round, site.over, site.state, machine, wants, site.workers), *self._limit
+            Declare(last, site.round, site.over, site.state, machine, site.wants, site.workers), *self._limit
         )
         start = options.upward.start_timeout, "--start-timeout"
         prepare = await up.receive((Prepare,), *start)
@@ -184,8 +193,12 @@ class Attachment:
         up, site, self._plan = self._up, self.site, assign.plan
         place = assign.round, assign.over
         name = self._options.upward.name
-        side, problem = await asyncio.to_thread(_sides, assign, name, self._gathering, site, self._digest)
+        trainer = None if self._side is None else self._side.trainer
+        side, problem = await asyncio.to_thread(
+            _sides, assign, name, self._gathering, site, self._digest, trainer
+        )
         self._side, self._problem = side, problem
+        await site.refuse_unserved(self._gathering.strategy, problem.update)
         up.session.body_limit = max(side.received_bytes, site.state_bytes(problem))
         if self._group is not None:
             await self._group.follow(assign.plan, side, grouped=assign.grouped)
@@ -194,22 +207,23 @@ class Attachment:
         if first is StateTransfer.TAKE:
             self._check_plan()
             await up.send(AwaitRestore(assign.plan), *self._limit)
-            await site.restore(await self._receive(Restore), place)
+            restore = await self._receive(Restore)
+            await asyncio.to_thread(_take_over, side, restore, self._digest, up.peer)
+            await site.restore(restore, place)
             self._note_progress()
         elif state is not None:
             await self._give(state)
 
     async def _round(self) -> None:
         """Make one round: updates come up, rows go up, rows come down and are coded anew for the nodes."""
-        site, side, problem = self.site, self._side, self._problem
-        assert side is not None
+        site, side, problem = self.site, self.side, self._problem
         assert problem is not None
         if self._group is not None:
             self._group.begin(site.round)
         uploads = await self._or_new_plan(site.uploads(side))
         if uploads is None:
             return
-        told = await self._agreed(side, problem, uploads)
+        told = await _agreed(site, side, ExactStates(problem, self._digest), uploads)
         rows = await self._put(side, 0, [upload.rows[0] for upload in uploads])
         rest = side.sent_bytes - rows.nbytes
         uplink = Uplink(self._plan, site.round, side.layout.pack(told), rows, rest)
@@ -222,21 +236,6 @@ class Attachment:
         self._note_progress()
         if then is AfterRound.GIVE:
             await self._give(await self._or_new_plan(site.given(site.giver, problem)))
-
-    async def _agreed(self, side: RelaySide, problem: Problem, uploads: list[Upload]) -> Upload:
-        """What the relay tells, if its nodes agree; else those that most others contradict are lost."""
-        try:
-            self.site.compare_states(uploads, problem)
-            return side.agree(uploads)
-        except DisagreementError as error:
-            if error.undecided:
-                raise
-            log.warning("relay %s: %s", self._options.upward.name, error)
-            await self.site.refuse(error, error.odd, excluded=True)
-        except StateError as error:
-            if not error.mendable:
-                raise
-            await self.site.refuse(error, error.workers, excluded=False)
 
     async def _put(self, side: RelaySide, i: int, rows: list[Bytes]) -> Bytes:
         """Take in range `i` of the nodes' rows; the rows that go up, in one dimension."""
@@ -271,10 +270,12 @@ class Attachment:
         orders = dict.fromkeys(site.members, usual)
         if then is AfterRound.GIVE:
             orders[site.giver] = then
-        last = len(side.ranges) - 1
-        for i in range(len(side.ranges)):
+        last = len(side.down_ranges) - 1
+        for i in range(len(side.down_ranges)):
             came = await rows.arrived(i)
-            await arrived[i].wait()
+            # A server that sends results has had all ranges of the nodes' rows.
+            if i < len(arrived):
+                await arrived[i].wait()
             if not i:
                 await self._working.do(side.take, downlink.told)
             await self._working.do(side.receive, i, await rows.decodable(i, came))
@@ -283,7 +284,7 @@ class Attachment:
             if side.streams:
                 await site.send_range(side, i, orders)
         if not side.streams:
-            for i in range(len(side.ranges)):
+            for i in range(len(side.down_ranges)):
                 await site.send_range(side, i, orders)
         return then
 
@@ -324,6 +325,35 @@ class Attachment:
             await _stop(newer, working)
 
 
+def _take_over(side: RelaySide, restore: Restore, digest: Digest, parent: str) -> None:
+    """Let a side take over the models in a state of the training, if it holds models."""
+    if side.trainer is None:
+        return
+    if digest(restore.body) != restore.digest:
+        told = f"the state that {parent} sent was corrupted on its way"
+        raise IntegrityError(told, partitions=[], workers=[])
+    try:
+        side.restore(restore.body)
+    except UsageError as error:
+        raise RemoteProtocolError(f"{parent} sent a state that breaks a rule: {error}") from error
+
+
+async def _agreed(site: Site, side: RelaySide, states: ExactStates, uploads: list[Upload]) -> Upload:
+    """What the relay tells, if its nodes agree; else those that most others contradict are lost."""
+    names = [member.name for member in site.members]
+    try:
+        compare_states(names, uploads, states, side.below.expected_checks(final=False))
+        return side.agree(uploads)
+    except DisagreementError as error:
+        if error.undecided:
+            raise
+        await site.refuse(error, error.odd, excluded=True)
+    except StateError as error:
+        if not error.mendable:
+            raise
+        await site.refuse(error, error.workers, excluded=False)
+
+
 def _misled(names: Sequence[str]) -> IntegrityError:
     """The error that these nodes of a blind run decoded wrong vectors, which only workers can find."""
     told = f"{', '.join(names)} decoded other vectors than their holders computed"
@@ -344,9 +374,12 @@ def _read(prepare: Prepare, parent: str, *, blind: bool) -> tuple[Encoding, Mapp
 
 
 def _sides(
-    assign: Assign, name: str, gathering: Gathering, site: Site, digest: Digest
+    assign: Assign, name: str, gathering: Gathering, site: Site, digest: Digest, trainer: Trainer | None
 ) -> tuple[RelaySide, Problem]:
-    """The side of the relay `name` under a plan of its parent, and the problem of the run."""
+    """The side of the relay `name` under a plan of its parent, and the problem of the run.
+
+    The trainer is that of the side before, if the relay holds models.
+    """
     check_recipe(assign, name)
     plan = rebuild(assign.recipe, assign.digest)
     if not isinstance(plan, Plan) or not assign.detailed:
@@ -358,7 +391,7 @@ def _sides(
     if gathering.blind:
         origin = assign.origin or root_of(assign.plan, assign.digest)
         return make_blind_side(*facts, origin=origin, grouped=grouped), problem
-    return make_relay_side(*facts, grouped=grouped), problem
+    return make_relay_side(*facts, grouped=grouped, trainer=trainer), problem
 
 
 async def _together(first: Coroutine[Any, Any, Any], second: Coroutine[Any, Any, Result]) -> Result:

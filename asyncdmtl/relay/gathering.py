@@ -24,6 +24,7 @@ from asyncdmtl.server.member_log import MemberLog
 from asyncdmtl.server.membership import Membership
 from asyncdmtl.server.multicast_server import MulticastServer
 from asyncdmtl.server.possession import Asked, Possession, Shown, no_proof
+from asyncdmtl.server.records import RunOptions
 from asyncdmtl.server.start import RunStart
 
 
@@ -84,6 +85,8 @@ class Gathering:
     membership : Membership
         The nodes that have joined.
     settings : Settings
+    strategy : str
+        The server's strategy; "auto" if it is not chosen yet.
     blind : bool
         Whether the server and the relay must learn nothing of the data.
     multicast : MulticastServer or None
@@ -106,7 +109,8 @@ class Gathering:
         # A parent whose run ends waits as long for workers whose relay was lost as for silent ones.
         self._patience = min(options.rejoin_timeout, welcome.silence / 2)
         self._log = MemberLog(welcome.run, emit)
-        downward = options.downward(settings, options.workers, options.join_timeout, blind=self.blind)
+        self.strategy = welcome.strategy
+        downward = self._downward(options.workers, options.join_timeout)
         group, seconds = options.multicast, downward.round_timeout / 2
         self.multicast = None if group is None else MulticastServer(group, ledger, seconds)
         self._admission = Admission(
@@ -213,5 +217,8 @@ class Gathering:
             await self.multicast.close()
 
     def _start(self, workers: int, join_timeout: float) -> RunStart:
-        options = self._options.downward(self.settings, workers, join_timeout, blind=self.blind)
+        options = self._downward(workers, join_timeout)
         return RunStart(options, self.membership, self._admission, self._log)
+
+    def _downward(self, workers: int, join_timeout: float) -> RunOptions:
+        return self._options.downward(self.settings, self.strategy, workers, join_timeout, blind=self.blind)

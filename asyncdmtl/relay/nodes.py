@@ -11,6 +11,7 @@ from asyncdmtl.errors import AsyncDMTLError, IntegrityError, PeerError, RemotePr
 from asyncdmtl.protocol.messages.registry import Message
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.membership import Membership
+from asyncdmtl.server.wants import unserved
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,29 @@ class Nodes:
     def helpers(self) -> list[str]:
         """The nodes that want no models."""
         return [member.name for member in self.members if member.helps]
+
+    @property
+    def wants(self) -> str:
+        """The models that the relay wants for the nodes, as in `Declare`."""
+        words = {member.wants for member in self.members if not member.helps}
+        if not words:
+            return "none"
+        return next((word for word in ("own", "all") if word in words), "")
+
+    async def refuse_unserved(self, strategy: str, update: str) -> None:
+        """Lose the nodes that a run cannot give what they want; raises SiteChangedError if there are some.
+
+        Parameters
+        ----------
+        strategy, update : str
+            As for `check_wants`.
+        """
+        errors = unserved({member.name: member.wants for member in self.members}, strategy, update)
+        for member in self.members:
+            if member.name in errors:
+                await self._membership.lose(member, errors[member.name], back=False)
+        if errors:
+            raise SiteChangedError
 
     @property
     def workers(self) -> tuple[str, ...]:

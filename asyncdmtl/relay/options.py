@@ -44,13 +44,12 @@ class RelayOptions:
             raise UsageError("--workers", "must be at least 1", self.workers)
 
     def downward(
-        self, settings: Settings, workers: int, join_timeout: float, *, blind: bool = False
+        self, settings: Settings, strategy: str, workers: int, join_timeout: float, *, blind: bool = False
     ) -> RunOptions:
-        """The relay's options as of a server for `workers` nodes, which must be `blind` if the server is."""
+        """The relay's options as of a server for `workers` nodes, of the server's strategy and blindness."""
         return RunOptions(
             settings,
-            # Every strategy that relays serve gives workers what this one gives.
-            "relay",
+            strategy,
             workers,
             join_timeout=join_timeout,
             round_timeout=self.upward.round_timeout,

@@ -100,7 +100,7 @@ class ParentRows:
             await asyncio.wait((newer, arrival), return_when=asyncio.FIRST_COMPLETED)
             if newer.done():
                 assign = newer.result()
-                later = range(i, len(self._side.ranges))
+                later = range(i, len(self._side.down_ranges))
                 if assign.round <= self._downlink.round or not all(map(group.has, later)):
                     raise NewPlan(assign)
                 self._connection.inbox.put_back(assign)

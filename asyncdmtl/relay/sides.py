@@ -12,10 +12,11 @@ import numpy as np
 from asyncdmtl.arrays import Bytes, Vectors
 from asyncdmtl.digests import VECTOR_DIGEST_BYTES, Digest
 from asyncdmtl.errors import CodingError, IntegrityError, PlanError, RemoteProtocolError
-from asyncdmtl.exchange.coded_server import CentralServerSide, CodedServerSide, RelayServerSide
-from asyncdmtl.exchange.sides import SideOptions
+from asyncdmtl.exchange.coded_server import CodedServerSide
 from asyncdmtl.exchange.upload import Layout, Upload
 from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.trainer import Trainer
+from asyncdmtl.plan.codes.codec import VectorFormat
 from asyncdmtl.plan.hierarchy.below import plan_below
 from asyncdmtl.plan.plan import Plan
 
@@ -43,16 +44,19 @@ class RelaySide(ABC):
     ----------
     below : CodedServerSide
         The server's side towards the nodes.
-    ranges : tuple of slice
-        The bytes of a row, range by range, in both directions and at both levels.
+    ranges, down_ranges : tuple of slice
+        The bytes of a row that goes up, and of one that comes down, range by range, at both levels.
     layout : Layout
         What the relay tells its parent beside its rows.
     origin : bytes
         What the nodes of a blind run are told of the server's plan; else empty.
+    trainer : Trainer or None
+        Holds the models of the nodes' tasks under a strategy whose server takes the steps; else None.
     """
 
     streams = False
     origin = b""
+    trainer: Trainer | None = None
 
     def __init__(
         self, plan: Plan, relay: int, below: CodedServerSide, problem: Problem, digest: Digest
@@ -61,13 +65,14 @@ class RelaySide(ABC):
         self._plan, self._relay, self._problem, self._digest = plan, relay, problem, digest
         self._delivery = plan.deliveries[relay]
         self._format = plan.vector_format(problem.wire.length, problem.wire.dtype, grouped=below.grouped)
-        self.ranges = self._format.ranges
-        if below.ranges != self.ranges:
+        self._down_format = self._format_of_results(grouped=below.grouped)
+        self.ranges, self.down_ranges = self._format.ranges, self._down_format.ranges
+        if (below.ranges, below.down_ranges) != (self.ranges, self.down_ranges):
             raise CodingError("the ranges of rows above and below a relay differ")
         self._encode = plan.coders.encoder(relay)
         self._decode = plan.coders.decoder(relay)
         self._own = self._format.allocate(len(plan.placement.stored[relay]))
-        self._wanted = self._format.allocate(len(self._delivery.wanted))
+        self._wanted = self._down_format.allocate(len(self._delivery.wanted))
         self._rows = [np.empty((plan.uplink_rows[relay], _width(cols)), np.uint8) for cols in self.ranges]
         self._places = self._places_of_rows()
         stored = len(plan.placement.stored[relay])
@@ -90,14 +95,9 @@ class RelaySide(ABC):
         """The plan, whose rows may come from a multicast group."""
         return self._plan
 
-    @property
-    def down_ranges(self) -> tuple[slice, ...]:
-        """The bytes of a row that comes down, range by range."""
-        return self.ranges
-
     def side_information(self, i: int) -> Bytes:
         """Range `i` of the packets from which the relay decodes; they must have been put before."""
-        return self._known(self.ranges[i])
+        return self._known(self.down_ranges[i])
 
     @property
     def sent_bytes(self) -> int:
@@ -107,11 +107,11 @@ class RelaySide(ABC):
     @property
     def received_bytes(self) -> int:
         """Bytes of the rows that the relay is sent in a round."""
-        return len(self._delivery.rows) * self._format.packet_bytes
+        return len(self._delivery.rows) * self._down_format.packet_bytes
 
     def received_range(self, i: int) -> int:
         """Bytes of the rows that the relay is sent in range `i`."""
-        return len(self._delivery.rows) * _width(self.ranges[i])
+        return len(self._delivery.rows) * _width(self.down_ranges[i])
 
     def agree(self, uploads: Sequence[Upload]) -> Upload:
         """Compare the uploads of all nodes; return what the relay tells its parent, without rows.
@@ -179,7 +179,7 @@ class RelaySide(ABC):
             raise CodingError(
                 f"received {rows.nbytes} bytes of rows in a range, the plan says {self.received_range(i)}"
             )
-        cols = self.ranges[i]
+        cols = self.down_ranges[i]
         received = rows.reshape(len(self._delivery.rows), _width(cols))
         self._decode(received, self._known(cols), self._wanted[:, cols])
 
@@ -191,7 +191,7 @@ class RelaySide(ABC):
         IntegrityError
             They differ: rows were corrupted on their way, or a node sent other rows than it told.
         """
-        vectors: Vectors = self._format.vectors(self._wanted)
+        vectors: Vectors = self._down_format.vectors(self._wanted)
         wrong = [
             n for n, vector, told in zip(self._delivery.wanted, vectors, self._told, strict=True)
             if self._digest(vector) != told
@@ -231,6 +231,25 @@ class RelaySide(ABC):
         stored, told = self.stored, self._told_by_partition(self._uploads[:-1], "digests")
         pairs = zip(stored, vectors, told, strict=True)
         return [n for n, vector, digest in pairs if self._digest(vector) != digest]
+
+    def restore(self, state: Bytes) -> None:
+        """Take over the state of the training that the nodes were given, if the relay holds models.
+
+        Raises
+        ------
+        UsageError
+            It has another size, or numbers that are not finite or out of range.
+        """
+        if self.trainer is not None:
+            self.trainer.restore(state)
+
+    def final_check(self, told: bytes) -> bytes:
+        """The check that the relay tells of the final models, if this is what most nodes `told`."""
+        return told
+
+    def _format_of_results(self, *, grouped: bool) -> VectorFormat:
+        """The format of the vectors of the downlink; here the same as that of the uplink."""
+        return self._format
 
     @abstractmethod
     def _known(self, cols: slice) -> Bytes:
@@ -281,106 +300,6 @@ class ForwardingSide(RelaySide):
     def _use_digests(self) -> None:
         *nodes, rest = self._uploads
         self.below.agree([*nodes, replace(rest, digests=tuple(self._told))])
-
-
-class AggregatingSide(RelaySide):
-    """A relay under `central`: aggregates of tasks come down, and go on to the nodes."""
-
-    below: _BelowAggregates
-
-    def __init__(
-        self, plan: Plan, relay: int, below: _BelowAggregates, problem: Problem, digest: Digest
-    ) -> None:
-        super().__init__(plan, relay, below, problem, digest)
-        self._aggregates = self._format.allocate(len(self._delivery.known))
-
-    def take(self, digests: bytes) -> None:
-        """Aggregate the tasks that the nodes store whole, too."""
-        updates: Vectors = self._format.vectors(self._own)
-        own = dict(zip(self._plan.placement.stored[self._relay], updates, strict=True))
-        known: Vectors = self._format.vectors(self._aggregates)
-        for t, vector in zip(self._delivery.known, known, strict=True):
-            parts = [own[n] for n in self._problem.partitions_of[t]]
-            vector[:] = parts[0] if len(parts) == 1 else self._problem.aggregate(t, np.stack(parts))
-        super().take(digests)
-
-    def finish(self) -> None:
-        """Hand the aggregates of all tasks to the side of the nodes, too."""
-        super().finish()
-        P = self._plan.subpackets
-        for tasks, packed in (
-            (self._delivery.known, self._aggregates),
-            (self._delivery.wanted, self._wanted),
-        ):
-            for i, t in enumerate(tasks):
-                self.below.results[t * P : (t + 1) * P] = packed[i * P : (i + 1) * P]
-        self.below.combine()
-
-    def _known(self, cols: slice) -> Bytes:
-        return self._aggregates[:, cols]
-
-    def _use_digests(self) -> None:
-        known: Vectors = self._format.vectors(self._aggregates)
-        digests = dict(zip(self._delivery.known, map(self._digest, known), strict=True))
-        digests |= zip(self._delivery.wanted, self._told, strict=True)
-        self.below.tell([digests[t] for t in range(len(self._problem.tasks))])
-
-    def _names(self) -> Sequence[str]:
-        return self._problem.tasks
-
-
-class _BelowAggregates(CentralServerSide):
-    """The side towards the nodes under `central`, to which the relay gives the aggregates."""
-
-    @property
-    def results(self) -> Bytes:
-        """The packets of all tasks' aggregates."""
-        return self._results
-
-    def tell(self, digests: Sequence[bytes]) -> None:
-        """Take the digests of all tasks' aggregates."""
-        self._digests = list(digests)
-
-    def combine(self) -> None:
-        """Combine the aggregates into the rows that go down."""
-        for cols, down in zip(self.down_ranges, self._down, strict=True):
-            self._recombine(self._results[:, cols], down)
-
-
-def make_relay_side(
-    plan: Plan,
-    relay: str,
-    stored: Mapping[str, Sequence[str]],
-    problem: Problem,
-    digest: Digest,
-    helpers: Collection[str] = (),
-    *,
-    grouped: bool = False,
-) -> RelaySide:
-    """The side of a relay under its parent's plan, with a plan for the nodes behind it.
-
-    Parameters
-    ----------
-    plan : Plan
-    relay : str
-        The relay's name.
-    stored, helpers
-        The nodes, as for `plan_below`. What the plan does not give the relay is left out.
-    problem : Problem
-    digest : Digest
-    grouped : bool
-        Whether rows of the parent's plan go to a multicast group, which decides about ranges.
-
-    Raises
-    ------
-    PlanError
-        A relay cannot follow the plan.
-    """
-    below = said_below(plan, relay, stored, problem, helpers)
-    index, options = plan.placement.workers.index(relay), SideOptions(grouped, digest)
-    if plan.strategy == "central":
-        return AggregatingSide(plan, index, _BelowAggregates(below, problem, options), problem, digest)
-    return ForwardingSide(plan, index, RelayServerSide(below, problem, options), problem, digest)
 
 
 def said_below(

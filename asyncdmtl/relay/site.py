@@ -11,7 +11,7 @@ from asyncdmtl.arrays import Bytes
 from asyncdmtl.blinding.sealed import SEALED_STATE_BYTES
 from asyncdmtl.digests import Digest
 from asyncdmtl.errors import RemoteProtocolError, StateError
-from asyncdmtl.exchange.states import ExactStates
+from asyncdmtl.exchange.states import States
 from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.plan.placement import natural_key
@@ -195,7 +195,7 @@ class Site(Nodes):
         self._group.ready(i + 1)
         await self.drain()
 
-    async def done(self) -> Done:
+    async def done(self, side: RelaySide) -> Done:
         """The end of the training at all nodes, as the relay reports it.
 
         Raises
@@ -208,27 +208,16 @@ class Site(Nodes):
         )
         holders = [m for m in self.members if not m.helps] or list(self.members)
         first, believed = done[holders[0]], _most_told([done[m].digest for m in holders])
-        if odd := [m for m in holders if done[m].digest != believed]:
+        known = side.below.expected_checks(final=True)
+        right = dict(zip(self.members, known, strict=False)) if known else dict.fromkeys(holders, believed)
+        if odd := [m for m in holders if done[m].digest != right[m]]:
             for member in odd:
-                reason = f"{member.connection.peer} has other final models than most at this site"
+                reason = f"{member.connection.peer} has other final models than it should at this site"
                 await self.lose(member, RemoteProtocolError(reason))
             raise SiteChangedError
         tests = {name: sums for each in done.values() for name, sums in each.tests.items()}
         critical = next((d.critical_strength for d in done.values() if d.critical_strength is not None), None)
-        return Done(self._plan, first.digest, first.outcome, tests, critical)
-
-    def compare_states(self, uploads: Sequence[Upload], problem: Problem) -> None:
-        """Raise StateError if nodes hold different states of the training."""
-        told = {member.name: upload.state for member, upload in zip(self.members, uploads, strict=True)}
-        majority = ExactStates(problem, self._digest).majority(told)
-        odd = tuple(told) if majority is None else majority.odd
-        if odd:
-            names = ", ".join(map(repr, odd))
-            raise StateError(
-                f"the state of the training at {names} is not that of most workers at this site",
-                workers=odd,
-                mendable=majority is not None,
-            )
+        return Done(self._plan, side.final_check(first.digest), first.outcome, tests, critical)
 
     async def _send_plan(
         self,
@@ -288,6 +277,39 @@ class Site(Nodes):
         more = await self.receive(self.members[k], MoreRows)
         check_place(self.members[k], more, (self._plan, self.round))
         return shaped(self.members[k], more.body, shape)
+
+
+def compare_states(
+    names: Sequence[str], uploads: Sequence[Upload], states: States, expected: Sequence[bytes] | None = None
+) -> None:
+    """Compare the checks of the states that nodes hold.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The nodes.
+    uploads : sequence of Upload
+        Theirs, in the same order.
+    states : States
+    expected : sequence of bytes, optional
+        The checks that they must send, in the same order, if the relay has the state itself.
+
+    Raises
+    ------
+    StateError
+        Some nodes hold another state than most, or than the relay, or no state has a majority.
+    """
+    told = {name: upload.state for name, upload in zip(names, uploads, strict=True)}
+    if expected is not None:
+        pairs = zip(told.items(), expected, strict=False)
+        odd, mendable, of = tuple(name for (name, check), right in pairs if check != right), True, "the relay"
+    else:
+        majority = states.majority(told)
+        odd, mendable = (tuple(told), False) if majority is None else (majority.odd, True)
+        of = "most workers at this site"
+    if odd:
+        reason = f"the state of the training at {', '.join(map(repr, odd))} is not that of {of}"
+        raise StateError(reason, workers=odd, mendable=mendable)
 
 
 def warn_of_doubts(relay: str, stored: Mapping[str, Sequence[str]], said: Collection[str]) -> None:

@@ -207,9 +207,8 @@ class Admission:
         hello, proof = await self._authenticator.identify(connection, hello)
         _check_no_program(hello)
         self._check_name(connection, hello.name)
-        welcome = Welcome(
-            self._authenticator.run, settings.as_dict(), options.silence_timeout, proof, options.blind
-        )
+        facts = settings.as_dict(), options.silence_timeout, proof, options.blind, options.strategy
+        welcome = Welcome(self._authenticator.run, *facts)
         await connection.send(welcome, options.silence_timeout, "--silence-timeout")
         declare, declared = await self._declaration(connection, hello.name)
         await asyncio.to_thread(check_machine, hello.name, declare.machine, settings.arithmetic)

@@ -125,8 +125,8 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
         for name, (held, _) in declared.items()
     }
     placement = Placement(stored, [info.id for info in problem.infos])
-    # A relay knows the updates of its workers, and hands all others down as they are.
-    relayed = any(member.behind for member in members)
+    # Relays know single updates. After the end, they may come back to a plan made while they were away.
+    relayed = ending is not None or any(member.behind for member in members)
     units: UnitKind = "updates" if relayed else codable_units(problem.settings)
     weights = progress.links.weights(placement)
     silent = 0 if relayed else _tolerable(placement, progress)
@@ -141,7 +141,7 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
         name = "relay"
     possible = [c for c in candidates if c.strategy == name]
     if name == "auto":
-        possible = _possible(candidates, problem, wants, placement, relayed=relayed)
+        possible = _possible(candidates, problem, wants, placement)
     choice = None
     if progress.chooses_downlink and possible and ending is None and not relayed:
         wishes = UplinkWishes(units=units, helpers=helpers_of(placement, wants), **weights)
@@ -198,14 +198,12 @@ def _possible(
     problem: Problem,
     wants: Mapping[str, str],
     placement: Placement,
-    *,
-    relayed: bool,
 ) -> list[Candidate]:
     """The strategies from which "auto" may choose."""
     possible = [c for c in candidates if _serves(EXCHANGE_STRATEGIES[c.strategy], problem.settings)]
     # No strategy is chosen by which the models of some task would end nowhere.
     complete = len(set().union(*wanted_models(placement, problem.task_of, helpers_of(placement, wants))))
-    if relayed or complete < len(problem.tasks):
+    if complete < len(problem.tasks):
         possible = [c for c in possible if c.strategy != "personal"]
     return possible
 

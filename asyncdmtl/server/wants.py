@@ -43,8 +43,8 @@ def check_relay(name: str, behind: Sequence[str], strategy: str, silent: int) ->
         return
     if silent:
         raise UsageError(f"the run that {name!r} joins", "can have relays without --silent only", silent)
-    if strategy in ("linear", "personal"):
-        rule = "can have relays with the strategies auto, relay, central and uncoded"
+    if strategy == "linear":
+        rule = "can have relays with the exact strategies only"
         raise UsageError(f"the run that {name!r} joins", rule, strategy)
 
 

@@ -1,9 +1,6 @@
-import contextlib
-
 import numpy as np
-import pytest
 
-from asyncdmtl.arithmetic import blas, triangles
+from asyncdmtl.arithmetic import triangles
 
 
 def test_triangles_hold_all_of_a_symmetric_matrix() -> None:
@@ -13,13 +10,7 @@ def test_triangles_hold_all_of_a_symmetric_matrix() -> None:
     np.testing.assert_array_equal(triangles.symmetric(triangles.upper(S), 4), S)
 
 
-@pytest.mark.parametrize("by_blas", [False, True])
-def test_second_moments_are_sums_over_rows(by_blas: bool) -> None:
-    with blas.by_blas() if by_blas else contextlib.nullcontext():
-        check_second_moments()
-
-
-def check_second_moments() -> None:
+def test_second_moments_are_sums_over_rows() -> None:
     rng = np.random.default_rng(1)
     # Two blocks of rows, and two of partitions.
     for shape in ((2, 700, 40), (40, 600, 6)):

@@ -32,8 +32,7 @@ GIVEN = {
 @pytest.mark.parametrize(
     ("own", "complaint"),
     [
-        ({"strategy": "personal"}, "--relays is for --strategy auto, relay, central, uncoded, not personal"),
-        ({"strategy": "linear"}, "not linear"),
+        ({"strategy": "linear"}, "--relays cannot be given with --strategy linear, got 2"),
         ({"silent": 1}, "cannot be given with --silent 1, got 2"),
         ({"downlink": "multicast"}, "cannot be given with --downlink multicast"),
         ({"downlink": "peers"}, "cannot be given with --downlink peers"),

@@ -11,9 +11,10 @@ import pytest
 from support.groups import LOOPBACK, free_group
 from support.members import make_member
 from support.problems import make_partitions, make_settings, run_options
-from support.trees import PATIENCE, SITES, grow, trees
+from support.trees import PATIENCE, SITES, grow, parts_of, trees
 
 from asyncdmtl.digests import UNKEYED
+from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.training import train
 from asyncdmtl.protocol.messages.registry import (
     AfterRound,
@@ -36,6 +37,8 @@ from asyncdmtl.worker.participation import NewPlan
 # Two ranges of three bytes, of one row in each direction.
 RANGES = slice(0, 3), slice(3, 6)
 ROW = np.zeros((1, 3), np.uint8)
+SETTINGS = make_settings()
+PROBLEM = Problem(SETTINGS, [part.info(SETTINGS) for part in make_partitions(2, "squared")])
 
 
 def assign(plan: int, first: StateTransfer = StateTransfer.KEEP, *, over: bool = False) -> Assign:
@@ -46,7 +49,8 @@ class Double:
     """The nodes of a relay, and its side: whatever a relay asks of them, they have at once."""
 
     streams = True
-    ranges = RANGES
+    trainer = None
+    ranges = down_ranges = RANGES
     received_bytes = sent_bytes = 6
     received_range = staticmethod(lambda i: 3)
     layout = SimpleNamespace(pack=lambda upload: b"")
@@ -63,12 +67,12 @@ class Double:
     async def restore(self, *_: object) -> None:
         """Done, as what follows."""
 
-    send_range = send_all = restore
+    send_range = send_all = refuse_unserved = restore
 
     async def unchanged(self, work: Awaitable[Any]) -> Any:
         return await work
 
-    async def done(self) -> Done:
+    async def done(self, side: Any) -> Done:
         return Done(0, b"")
 
     async def rows(self, *_: object) -> Sequence[Any]:
@@ -77,16 +81,13 @@ class Double:
     async def uploads(self, side: Any) -> Sequence[Any]:
         return [SimpleNamespace(rows=(ROW, ROW))]
 
-    def agree(self, uploads: Sequence[Any]) -> Any:
-        return uploads[0]
-
     def put(self, i: int, rows: Sequence[Any]) -> Any:
         return rows[0]
 
     def check(self, *_: object) -> None:
         """All is well, as in all that follow."""
 
-    compare_states = check_own = take = receive = finish = check
+    check_own = take = receive = finish = check
 
 
 def attached(double: Any) -> tuple[Attachment, Any, list[Message]]:
@@ -95,8 +96,8 @@ def attached(double: Any) -> tuple[Attachment, Any, list[Message]]:
     sent: list[Message] = []
     connection.write = sent.append
     connection.link._writable.set()
-    nothing: Any = None
-    part = Attachment(connection, RelayOptions(WorkerOptions("r"), 1), nothing, UNKEYED, lambda: None)
+    gathering: Any = SimpleNamespace(strategy="relay", blind=False)
+    part = Attachment(connection, RelayOptions(WorkerOptions("r"), 1), gathering, UNKEYED, lambda: None)
     part._site, part._plan = double, 0
     return part, connection, sent
 
@@ -142,7 +143,7 @@ async def test_nothing_is_sent_under_a_plan_that_was_replaced_at_the_last_moment
         followed.append(assigned.plan)
         if assigned.plan:
             raise FollowedError
-        return double, SimpleNamespace(state_bytes=1)
+        return double, PROBLEM
 
     async def joined() -> Assign:
         return first
@@ -153,7 +154,11 @@ async def test_nothing_is_sent_under_a_plan_that_was_replaced_at_the_last_moment
             connection.inbox.put(assign(1))
         return found
 
+    async def agreed(*given: Any) -> Any:
+        return given[-1][0]
+
     monkeypatch.setattr(attachment, "_sides", sides)
+    monkeypatch.setattr(attachment, "_agreed", agreed)
     monkeypatch.setattr(part, "_join", joined)
     monkeypatch.setattr(part, "_or_new_plan", looked)
     with pytest.raises(FollowedError):
@@ -231,7 +236,7 @@ async def test_relays_follow_new_plans_and_give_states(tmp_path: Path) -> None:
     assert kinds["down", "restore"][0] >= 1
 
 
-@pytest.mark.parametrize("strategy", ["relay", "central", "uncoded"])
+@pytest.mark.parametrize("strategy", ["relay", "central", "personal", "uncoded"])
 async def test_relays_take_rows_from_a_multicast_group(
     monkeypatch: pytest.MonkeyPatch, strategy: str
 ) -> None:
@@ -244,9 +249,8 @@ async def test_relays_take_rows_from_a_multicast_group(
         await grow(tree)
         record = await cluster.server
         models = [await tree.tasks[name] for name in SITES]
-    partitions = make_partitions(6, "squared", features=60_000)
-    twin = train(partitions, settings).models
-    assert {each.coef_.tobytes() for each in models} == {twin.coef_.tobytes()}
+    twin = train(make_partitions(6, "squared", features=60_000), settings).models
+    assert parts_of(twin, models, own=strategy == "personal")
     assert record.multicast is not None
     # Both relays received rows from the group.
     assert {"north", "south"} <= set(record.multicast.receptions)

@@ -51,6 +51,31 @@ async def test_a_node_that_fails_is_lost_and_the_site_changes(caplog: pytest.Log
         nodes.check()
 
 
+def wanting(*words: str) -> Nodes:
+    members = [make_member(name, wants=word) for name, word in zip("abc", words, strict=False)]
+    return Nodes(Membership(), members, 1.0)
+
+
+async def test_a_relay_wants_what_its_nodes_do() -> None:
+    assert wanting("none", "none").wants == "none"
+    assert wanting("none", "own", "").wants == "own"
+    assert wanting("all", "").wants == "all"
+    assert wanting("", "none").wants == ""
+
+
+async def test_nodes_that_cannot_have_what_they_want_are_lost_and_may_come_back() -> None:
+    (a, _), (b, told) = node("a"), node("b")
+    a.wants, b.wants = "own", "all"
+    membership = Membership()
+    nodes = Nodes(membership, [a, b], 1.0)
+    with pytest.raises(SiteChangedError):
+        await nodes.refuse_unserved("personal", "auto")
+    assert (a.lost, told) == (None, [b.lost])
+    assert "'b' cannot be all with --strategy personal" in str(b.lost)
+    assert not membership.excluded
+    await wanting("own", "own").refuse_unserved("personal", "gradient")
+
+
 async def test_nodes_that_are_refused_for_good_may_not_come_back() -> None:
     (a, _), (b, told) = node("a"), node("b")
     membership = Membership()

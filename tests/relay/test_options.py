@@ -10,9 +10,9 @@ from asyncdmtl.worker.options import WorkerOptions
 
 def test_a_relay_has_the_options_of_a_server_towards_its_workers() -> None:
     options = RelayOptions(WorkerOptions("r", round_timeout=7.0, silence_timeout=3.0), 2)
-    downward = options.downward(make_settings(), 2, 5.0)
+    downward = options.downward(make_settings(), "central", 2, 5.0)
     assert (downward.workers, downward.join_timeout, downward.rejoin_timeout) == (2, 5.0, 5.0)
-    assert (downward.round_timeout, downward.silence_timeout, downward.strategy) == (7.0, 3.0, "relay")
+    assert (downward.round_timeout, downward.silence_timeout, downward.strategy) == (7.0, 3.0, "central")
 
 
 def test_a_relay_waits_for_one_worker_at_least() -> None:

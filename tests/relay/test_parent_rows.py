@@ -15,7 +15,9 @@ from asyncdmtl.worker.participation import NewPlan
 LIMIT = 600.0, "--round-timeout"
 
 # Two ranges of three bytes.
-SIDE: Any = SimpleNamespace(ranges=(slice(0, 3), slice(3, 6)), received_bytes=6, received_range=lambda i: 3)
+SIDE: Any = SimpleNamespace(
+    down_ranges=(slice(0, 3), slice(3, 6)), received_bytes=6, received_range=lambda i: 3
+)
 
 
 class Group:

@@ -9,7 +9,7 @@ from support.trees import PLACEMENT
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.digests import UNKEYED
-from asyncdmtl.errors import CodingError, DisagreementError, IntegrityError, PlanError, RemoteProtocolError
+from asyncdmtl.errors import CodingError, DisagreementError, IntegrityError, RemoteProtocolError
 from asyncdmtl.exchange.sides import SideOptions, WorkerSide
 from asyncdmtl.exchange.strategies import EXCHANGE_STRATEGIES
 from asyncdmtl.exchange.upload import Upload
@@ -18,7 +18,8 @@ from asyncdmtl.learning.training import make_trainer
 from asyncdmtl.plan.hierarchy.topology import Topology
 from asyncdmtl.plan.parameters import Strategy
 from asyncdmtl.plan.planner import make_plan
-from asyncdmtl.relay.sides import RelaySide, make_relay_side
+from asyncdmtl.relay.sides import RelaySide
+from asyncdmtl.relay.strategies import make_relay_side
 
 SETTINGS = make_settings(dtype="float64")
 PARTITIONS = make_partitions(6, "squared")
@@ -95,9 +96,3 @@ def test_what_comes_from_above_is_checked() -> None:
     side.receive(0, np.zeros(side.received_range(0), np.uint8))
     with pytest.raises(IntegrityError, match=r"relay 'north' decoded other vectors of \['p3', 'p4', 'p5'\]"):
         side.finish()
-
-
-def test_a_plan_for_other_tasks_is_refused() -> None:
-    plan = make_plan(TOPOLOGY.placement_of(TOPOLOGY.top), tasks=[0] * 6, units="updates")
-    with pytest.raises(PlanError, match="plan and tasks do not fit"):
-        make_relay_side(plan, "north", STORED, PROBLEM, UNKEYED)

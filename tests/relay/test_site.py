@@ -8,9 +8,10 @@ from support.problems import make_partitions, make_settings
 
 from asyncdmtl.digests import UNKEYED
 from asyncdmtl.errors import StateError
+from asyncdmtl.exchange.states import ExactStates
 from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.learning.problem import Problem
-from asyncdmtl.relay.site import Site
+from asyncdmtl.relay.site import Site, compare_states
 from asyncdmtl.relay.site_group import SiteGroup
 from asyncdmtl.server.membership import Membership
 
@@ -44,13 +45,27 @@ async def test_a_site_names_all_workers_behind_its_nodes() -> None:
     assert made.helpers == ["c"]
 
 
-async def test_nodes_with_other_states_are_named() -> None:
-    made = site({}, {}, {})
-    uploads = [Upload((), 0, (), (), 0.0, 0.0, state) for state in (NEW, NEW, ODD)]
+STATES = ExactStates(PROBLEM, UNKEYED)
+
+
+def told(*states: bytes) -> list[Upload]:
+    return [Upload((), 0, (), (), 0.0, 0.0, state) for state in states]
+
+
+def test_nodes_with_other_states_are_named() -> None:
     with pytest.raises(StateError, match="the state of the training at 'c' is not that of most") as error:
-        made.compare_states(uploads, PROBLEM)
+        compare_states("abc", told(NEW, NEW, ODD), STATES)
     assert (error.value.workers, error.value.mendable) == (("c",), True)
-    made.compare_states([uploads[0]] * 3, PROBLEM)
+    compare_states("abc", told(NEW, NEW, NEW), STATES)
     with pytest.raises(StateError) as undecided:
-        site({}, {}).compare_states(uploads[1:], PROBLEM)
+        compare_states("ab", told(NEW, ODD), STATES)
     assert not undecided.value.mendable
+
+
+def test_nodes_with_other_states_than_the_relay_are_named() -> None:
+    """The relay has models itself, and each node those of its own tasks."""
+    # The last check is that of the relay in the plan for its nodes.
+    compare_states("abc", told(OLD, ODD, ODD), STATES, [OLD, ODD, ODD, b""])
+    with pytest.raises(StateError, match="at 'b', 'c' is not that of the relay") as error:
+        compare_states("abc", told(OLD, ODD, ODD), STATES, [OLD, NEW, NEW, b""])
+    assert (error.value.workers, error.value.mendable) == (("b", "c"), True)

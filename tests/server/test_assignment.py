@@ -20,6 +20,7 @@ from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.protocol.messages.peers import Listens
 from asyncdmtl.server import assignment
 from asyncdmtl.server.assignment import Assignment, choose_exchanging, choose_listeners, make_assignment
+from asyncdmtl.server.ending import Ending
 from asyncdmtl.server.member import Member, Place
 from asyncdmtl.server.training_progress import TrainingProgress
 
@@ -98,12 +99,24 @@ async def test_plans_for_relays_are_of_single_updates_that_are_told_in_detail() 
     workers = [make_member(f"w{n}", [part]) for n, part in enumerate(PARTITIONS)]
     workers[0].behind = ("a", "b")
     made = make_assignment(0, workers, progress("auto"))
-    # Without the relay, personal would cost least.
-    assert made.strategy.name in ("relay", "central", "uncoded")
+    # As without the relay, it costs least.
+    assert made.strategy.name == "personal"
     assert isinstance(made.plan, Plan)
     assert (made.plan.aggregated, made.plan.sums, made.plan.merged) == ((), (), 1)
     assert made.detailed
     assert made.exchanging == frozenset()
+
+
+async def test_a_plan_after_the_end_suits_a_relay_that_comes_back_to_it() -> None:
+    """The relay is away when the plan is made, which has its partitions from the end of the run."""
+    at_end = progress()
+    workers = {f"w{n}": ((part.id,), "") for n, part in enumerate(PARTITIONS)}
+    at_end.ending = Ending(b"", None, None, {}, workers)
+    made = make_assignment(0, [make_member("w0", PARTITIONS[:1])], at_end)
+    assert made.suits([make_member("w1", PARTITIONS[1:2], behind=("a", "b"))])
+    assert made.detailed
+    assert isinstance(made.plan, Plan)
+    assert (made.plan.aggregated, made.plan.sums, made.plan.merged) == ((), (), 1)
 
 
 async def test_an_assignment_suits_members_that_its_plan_has() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from support.clusters import Cluster, stored_at
 from support.problems import make_partitions
 
+from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.relay.options import RelayOptions
 from asyncdmtl.relay.relay import Relay
@@ -26,6 +27,7 @@ PATIENCE = 600.0
 PLACEMENT = Placement(
     {"a": ["p0", "p1"], "b": ["p1", "p2"], "c": ["p2", "p3"], "d": ["p3", "p4"], "e": ["p4", "p5", "p0"]}
 )
+PARTITION_TASKS = {part.id: part.task for part in make_partitions(6, "squared")}
 SITES: Mapping[str, str] = {"a": "north", "b": "north", "c": "south", "d": "south", "e": ""}
 
 
@@ -74,12 +76,15 @@ class Tree:
         stored: Sequence[Any] | None = None,
         *,
         alone: bool = False,
+        **options: Any,
     ) -> None:
         """Start a worker at its site, or below another parent. Unless `alone`, it knows the server, too."""
         own = self._stored[name] if stored is None else stored
         parent = SITES[name] if parent is None else parent
         others = [self._addresses[""]] if parent and not alone else []
-        running = Worker(WorkerOptions(name, **self._group), own).run(*self._addresses[parent], *others)
+        running = Worker(WorkerOptions(name, **self._group | options), own).run(
+            *self._addresses[parent], *others
+        )
         self.tasks[name] = asyncio.create_task(running)
 
     async def stop(self, name: str) -> None:
@@ -103,6 +108,17 @@ async def trees(
             for task in tree.tasks.values():
                 task.cancel()
             await asyncio.gather(*tree.tasks.values(), return_exceptions=True)
+
+
+def parts_of(whole: TaskModels, models: Sequence[TaskModels], *, own: bool = False) -> bool:
+    """Whether all workers, in the order of `SITES`, have these models: of all tasks, or of their `own`."""
+    for name, each in zip(SITES, models, strict=True):
+        wanted = {PARTITION_TASKS[p] for p in PLACEMENT.as_dict()[name]} if own else set(whole.tasks)
+        same = whole.of([whole.tasks.index(task) for task in each.tasks])
+        pairs = (same.coef_, each.coef_), (same.intercept_, each.intercept_)
+        if set(each.tasks) != wanted or any(one.tobytes() != other.tobytes() for one, other in pairs):
+            return False
+    return True
 
 
 async def grow(tree: Tree) -> None:

@@ -238,7 +238,8 @@ class HierarchyLoads(RoundLoads):
     Raises
     ------
     UsageError
-        An argument breaks its rule, or a worker wants its own models only, which relays do not serve.
+        An argument breaks its rule, or a worker wants its own models only: then the loads between relays and
+        server are the same for every placement.
     """
 
     def __init__(
@@ -250,7 +251,8 @@ class HierarchyLoads(RoundLoads):
     ) -> None:
         super().__init__(topology.placement, tasks, wants=wants)
         if self.strategy == "personal":
-            raise UsageError("wants", "must not be own where there are relays", list(wants or ()))
+            rule = "must not be own where there are relays: their loads are then those of every placement"
+            raise UsageError("wants", rule, list(wants or ()))
         self._relays, self._words = topology.relays, topology.wants(wants)
 
     def of(self, placement: Placement) -> tuple[Fraction, Fraction]:

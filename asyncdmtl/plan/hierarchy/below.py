@@ -47,7 +47,7 @@ def plan_below(
         `above` codes other vectors than updates, the nodes store other partitions than it says, a node has
         the relay's name, or no matrices let every node decode.
     """
-    if above.aggregated or above.sums or above.merged > 1 or above.silent or above.strategy == "personal":
+    if above.aggregated or above.sums or above.merged > 1 or above.silent:
         raise PlanError(f"a relay cannot follow a plan of {above.strategy} that codes more than updates")
     if relay in stored:
         raise PlanError(f"a worker behind the relay {relay!r} has its name")

@@ -11,6 +11,7 @@ from asyncdmtl.arrays import Bytes
 from asyncdmtl.digests import CHALLENGE_BYTES, CONTENT_DIGEST_BYTES, VECTOR_DIGEST_BYTES
 from asyncdmtl.errors import RemoteProtocolError
 from asyncdmtl.learning.tasks import Declaration, PartitionInfo
+from asyncdmtl.plan.parameters import CHOICES
 from asyncdmtl.plan.validation import WANTS
 from asyncdmtl.protocol import fields
 from asyncdmtl.protocol.messages.base import (
@@ -157,6 +158,8 @@ class Welcome(Message):
         The server's proof, for a worker that gave one; else empty.
     blind : bool
         Whether the server learns nothing of the data, so that the worker must have the secret of the group.
+    strategy : str
+        The strategy of the run; "auto" if it is not chosen yet.
     """
 
     number, kind, sender = 2, "welcome", "server"
@@ -165,19 +168,21 @@ class Welcome(Message):
     silence: float = DEFAULT_SILENCE
     proof: bytes = b""
     blind: bool = False
+    strategy: str = "auto"
 
     def fields(self) -> list[Any]:
-        return [self.run, dict(self.settings), self.silence, self.proof, self.blind]
+        return [self.run, dict(self.settings), self.silence, self.proof, self.blind, self.strategy]
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Welcome:
-        run, settings, silence, proof, blind = fields.exactly(values, 5, cls.kind)
+        run, settings, silence, proof, blind, strategy = fields.exactly(values, 6, cls.kind)
         return cls(
             fields.name(run, "run"),
             fields.mapping(settings, "settings"),
             fields.finite(silence, "seconds of silence", 0.0, above=True),
             fields.binary(proof, "proof", PROOF_BYTES, 1 if proof else 0),
             fields.flag(blind, "blind"),
+            fields.choice(strategy, "strategy", CHOICES),
         )
 
 

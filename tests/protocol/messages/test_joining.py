@@ -34,7 +34,7 @@ def test_a_message_is_parsed_from_its_fields(cls: type[Any]) -> None:
 def test_defaults() -> None:
     assert Hello(VERSION, "w0").silence == Welcome("run", {}).silence == DEFAULT_SILENCE
     assert Declare(()).fields() == [[], 0, False, b"", [{}, {}], "", []]
-    assert Welcome.parse(["run", {}, 1.0, b"", False], BODY[:0]).proof == b""
+    assert Welcome.parse(["run", {}, 1.0, b"", False, "auto"], BODY[:0]).proof == b""
 
 
 def test_another_version_is_refused_whatever_follows_it() -> None:
@@ -53,6 +53,7 @@ def test_another_version_is_refused_whatever_follows_it() -> None:
         ("hello", 2, "a\nb", "worker name"),
         ("hello", 2, "x" * 201, "worker name"),
         ("hello", 3, 0.0, "silence"),
+        ("welcome", 6, "fast", "strategy"),
         ("challenge", 1, "a\n", "run"),
         ("challenge", 2, bytes(31), "nonce"),
         ("proof", 1, bytes(33), "nonce"),
