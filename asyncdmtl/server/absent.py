@@ -37,8 +37,9 @@ class Absent:
         members : iterable of Member
             All members, lost ones included.
         silence : float
-            Seconds within which a worker whose relay was lost comes back: it must notice that, and may wait
-            at another relay until that joins anew. A worker that is here and prepares its rows has as long.
+            Seconds within which a worker that is here has prepared its rows. One whose relay was lost has
+            twice as long: a frozen relay lets it connect and answers nothing, which it notices after such a
+            time, and then it may wait at another relay until that joins anew.
 
         Returns
         -------
@@ -52,7 +53,7 @@ class Absent:
         preparing = {name for member in here for name in member.stands_for}
         return max(
             (
-                lost + (silence if behind or name in preparing else LINGER)
+                lost + (2 * silence if behind else silence if name in preparing else LINGER)
                 for name, (lost, behind) in self._lost.items()
             ),
             default=-math.inf,
