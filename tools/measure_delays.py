@@ -1,10 +1,13 @@
 """Compare a stream of jobs on slowed workers with its simulation: `python tools/measure_delays.py`.
 
 Workers are processes whose processor time is limited by cgroups (version 1, as root), each to a share of its
-own. First jobs are made one after the other, which measures each worker's processor time for a job, and the
-time of a job. Then jobs arrive at random moments. Their mean delay, from arrival until they and all before
-them have ended, is compared with a simulation of the same arrivals: with the measured times, jobs one by one,
-and several at a time; for equal numbers of partitions at each worker, and for numbers by its share.
+own. First jobs are made one after the other, which measures the time between the ends of jobs. The end of a
+job is told before its workers have left it, so that a job whose workers have been idle takes less; jobs with
+pauses between them measure how long. Then jobs arrive at random moments. Their mean delay, from arrival until
+they and all before them have ended, is compared with a simulation of the same arrivals: with the measured
+times, jobs one by one, and several at a time; for equal numbers of partitions at each worker, and for numbers
+by its share. Other programs, which share the caches, may change the processor time of a job from one minute
+to the next, so that the simulation has that of the jobs that arrived.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import click
 import numpy as np
 from launch import WORKER, Processes, processes
 from namespaces import HERE
+from numpy.typing import NDArray
 from results import Table, results_option, write_results
 from stream_cluster import processor_seconds
 
@@ -56,7 +60,16 @@ LIMIT = 3600.0
 # their partitions, encode rows, and follow the plan.
 MORE_PIECES = 3
 
-DATA = "synthetic:tasks=5,rows=600,features=40,parts=2,rank=2,test_rows=0"
+# Seconds for which the rows of a round are on the wire. A slow worker takes the work of another job
+# meanwhile, however short that is.
+PAUSE = 0.001
+
+# So many rows that workers compute for most of the time of a job: what else they do for several jobs at a
+# time, such as joining, is not done in the order of the jobs, as computing is.
+DATA = "synthetic:tasks=5,rows=8000,features=40,parts=2,rank=2,test_rows=0"
+# The fewest jobs that are made one after the other, and with pauses.
+LEAST_JOBS = 10
+
 PARTITIONS = 10
 COPIES = 2
 
@@ -161,10 +174,26 @@ class Stream:
 
 @dataclass(frozen=True)
 class Measured:
-    """Times of jobs made one after the other, each worker's mean time, and delays of jobs that arrived."""
+    """What was measured of a stream, in seconds.
+
+    Attributes
+    ----------
+    jobs : tuple of float
+        Times between the ends of jobs that were made one after the other.
+    alone : float
+        The mean time of a job whose workers were idle.
+    workers : tuple of float
+        The mean time of a job at each worker, by its processor time and its share, of the jobs that arrived.
+    slower : float
+        The factor by which the slowest worker's is larger than for jobs that were made one after the other.
+    arrivals, delays : tuple of float
+        Moments at which jobs arrived, and how long each took until it and all before it had ended.
+    """
 
     jobs: tuple[float, ...]
+    alone: float
     workers: tuple[float, ...]
+    slower: float
     arrivals: tuple[float, ...]
     delays: tuple[float, ...]
 
@@ -179,48 +208,62 @@ async def measure(
         await (await stream.submit())
         with slowed(shares, pids):
             await (await stream.submit())
-            before, times = [processor_seconds(pid) for pid in pids], []
-            for _ in range(max(10, jobs // 4)):
+            used_so_far, times = processor_times(pids, shares), []
+            for _ in range(max(LEAST_JOBS, jobs // 4)):
                 begun = time.perf_counter()
                 times.append(await (await stream.submit()) - begun)
-            own = [
-                (processor_seconds(pid) - was) / share / len(times)
-                for pid, was, share in zip(pids, before, shares, strict=True)
-            ]
+            serial = (processor_times(pids, shares) - used_so_far) / len(times)
+            alone = []
+            for _ in range(LEAST_JOBS):
+                await asyncio.sleep(float(np.mean(times)) / 2)
+                begun = time.perf_counter()
+                alone.append(await (await stream.submit()) - begun)
             arrivals = poisson_arrivals(used / float(np.mean(times)), jobs, 5)
-            begun, ends = time.perf_counter(), []
+            used_so_far, begun, ends = processor_times(pids, shares), time.perf_counter(), []
             for arrival in arrivals:
                 await asyncio.sleep(max(0.0, begun + arrival - time.perf_counter()))
                 ends.append(await stream.submit())
             delays = [await end - begun - a for end, a in zip(ends, arrivals, strict=True)]
+            own = (processor_times(pids, shares) - used_so_far) / jobs
         await stream.end()
-    return Measured(tuple(times), tuple(own), tuple(arrivals), tuple(delays))
+    slower = float(own.max() / serial[own.argmax()])
+    return Measured(
+        tuple(times), float(np.mean(alone)), tuple(own), slower, tuple(arrivals), tuple(delays)
+    )  # fmt: skip
+
+
+def processor_times(pids: Sequence[int], shares: Sequence[float]) -> NDArray[np.float64]:
+    """The time for which each worker has computed so far, by its processor time and its share."""
+    return np.array(list(map(processor_seconds, pids)), np.float64) / np.array(shares, np.float64)
 
 
 def simulated(measured: Measured, rounds: int, in_flight: int, seed: int = 3) -> float:
     """The mean delay of the same arrivals by simulation.
 
-    A job takes each worker its own time, in equal pieces for its rounds and `MORE_PIECES`, and all of them
-    the rest of the measured time together; times vary as those of the measured jobs did.
+    One by one, a job keeps the workers for a time as those of the measured jobs. Several at a time, it takes
+    each worker its own time, in equal pieces for its rounds and `MORE_PIECES`, which vary as the times of the
+    measured jobs did. In both cases a job's end is told when it has taken as long as one whose workers were
+    idle.
     """
     random, mean = np.random.default_rng(seed), float(np.mean(measured.jobs))
+    alone, slower = measured.alone * measured.slower, measured.slower
     if in_flight == 1:
-        draw = lambda job, round_: [float(random.choice(measured.jobs))]  # noqa: E731
-        return float(simulate(measured.arrivals, draw).delays.mean())
+        draw = lambda job, round_: [float(random.choice(measured.jobs)) * slower]  # noqa: E731
+        return float(simulate(measured.arrivals, draw).delays.mean()) + alone - mean * slower
 
     def varied(job: int, round_: int) -> list[float]:
         factor = float(random.choice(measured.jobs)) / mean / pieces
         return [own * factor for own in measured.workers]
 
-    pieces, rest = rounds + MORE_PIECES, mean - max(measured.workers)
-    made = simulate(measured.arrivals, varied, rounds=pieces, in_flight=in_flight)
-    return float(made.delays.mean()) + max(rest, 0.0)
+    pieces = rounds + MORE_PIECES
+    made = simulate(measured.arrivals, varied, rounds=pieces, in_flight=in_flight, pause=PAUSE)
+    return float(made.delays.mean()) + alone - max(measured.workers)
 
 
 @click.command()
-@click.option("--shares", default="0.04,0.08,0.12,0.12,0.12", help="Share of a processor for each worker.")
+@click.option("--shares", default="0.08,0.16,0.24,0.24,0.24", help="Share of a processor for each worker.")
 @click.option("--jobs", type=int, default=60, help="Jobs that arrive.")
-@click.option("--rounds", type=int, default=4, help="Rounds of a job.")
+@click.option("--rounds", type=int, default=8, help="Rounds of a job.")
 @click.option("--used", type=float, default=0.6, help="Share of the time that jobs take one by one.")
 @click.option("--in-flight", type=int, default=4)
 @results_option
@@ -233,17 +276,20 @@ def main(shares: str, jobs: int, rounds: int, used: float, in_flight: int, resul
         for together in (1, in_flight):
             found = event_loop.run(measure(split, own, jobs, rounds, used, together))
             mean = float(np.mean(found.jobs))
-            formula = mean_delay(used / mean, Moments(mean, float(np.mean(np.square(found.jobs)))))
+            jobs_made = found.slower * np.array(found.jobs)
+            moments = Moments(float(jobs_made.mean()), float(np.square(jobs_made).mean()))
+            formula = mean_delay(used / mean, moments) + found.slower * (found.alone - mean)
             measured, expected = float(np.mean(found.delays)), simulated(found, rounds, together)
             rows.append(
-                (split.name, str(together), f"{mean:.2f}", f"{max(found.workers):.2f}", f"{measured:.2f}",
+                (split.name, str(together), f"{mean:.2f}", f"{found.alone:.2f}",
+                 f"{max(found.workers):.2f}", f"{measured:.2f}",
                  f"{expected:.2f}", f"{measured / expected - 1:+.0%}",
                  f"{formula:.2f}" if together == 1 else "-")
             )  # fmt: skip
             click.echo(" | ".join(rows[-1]))
     head = (
-        "partitions", "at a time", "a job (s)", "of the slowest (s)", "measured delay (s)", "simulated (s)",
-        "difference", "Pollaczek and Khinchine (s)",
+        "partitions", "at a time", "a job (s)", "after a pause (s)", "of the slowest (s)",
+        "measured delay (s)", "simulated (s)", "difference", "Pollaczek and Khinchine (s)",
     )  # fmt: skip
     table = Table("delays", head, tuple(rows))
     click.echo(table.markdown())

@@ -31,7 +31,10 @@ LIMIT = 900.0
 @click.command(context_settings={"show_default": True})
 @click.option("--speeds", default="10,20,50,100,100", help="Mbit/s of each worker's link up.")
 @click.option("--down-speeds", help="Mbit/s of each worker's link down.  [default: as up]")
-@click.option("--features", default=200_000, help="Numbers in a vector, float32.")
+@click.option("--features", default=200_000, help="Numbers in a vector.")
+@click.option(
+    "--dtype", default="float64", help="Of these numbers: the longer, the less computing for a byte."
+)
 @click.option("--parts", default=5, help="Partitions, each a task of its own.")
 @click.option("--copies", default=3)
 @click.option("--rounds", default=8)
@@ -42,6 +45,7 @@ def main(
     speeds: str,
     down_speeds: str | None,
     features: int,
+    dtype: str,
     parts: int,
     copies: int,
     rounds: int,
@@ -55,8 +59,19 @@ def main(
     names = cyclic.workers
     rates = {name: (f"{u}mbit", f"{d}mbit") for name, u, d in zip(names, up, down, strict=True)}
     spec = f"synthetic:tasks={parts},rows=4,parts=1,features={features},test_rows=0"
-    common = ["--coupling", "l21", "--strength", "0.1", "--rounds", str(rounds), "--strategy", "relay"]
-    print(f"{parts} partitions, {copies} copies, {features} float32, links of {speeds} Mbit/s up", end="")
+    common = [
+        "--coupling",
+        "l21",
+        "--strength",
+        "0.1",
+        "--rounds",
+        str(rounds),
+        "--strategy",
+        "relay",
+        "--dtype",
+        dtype,
+    ]
+    print(f"{parts} partitions, {copies} copies, {features} {dtype}, links of {speeds} Mbit/s up", end="")
     print("" if down_speeds is None else f", {down_speeds} down")
     print(f"{'':28}{'up':>10}{'down':>10}{'computing':>10}{'planned':>10}{'measured':>10}")
     rows, expected = [], None

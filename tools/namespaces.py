@@ -11,6 +11,13 @@ from dataclasses import astuple, dataclass
 
 import click
 
+# The bytes that a limited link passes at once after it was idle: those of 5 ms, which are few beside what a
+# round sends, but at least two frames.
+BURST_SECONDS, MOST_BURST, LEAST_BURST = 0.005, 64 << 10, 3 << 10
+
+# Units of rates, as `tc` has them, in bits per second.
+UNITS = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
+
 STATISTICS = ("rx_bytes", "tx_bytes", "rx_packets", "tx_packets")
 
 
@@ -129,8 +136,14 @@ def _plug_in(host: Host, hub: str, port: str, limits: tuple[str, str] | None) ->
     _ip("-n", own, "link", "set", "eth0", "up")
     _ip("-n", own, "link", "set", "lo", "up")
     for (namespace, device), rate in zip(((own, "eth0"), (hub, port)), limits or (), strict=False):
-        shape = ["root", "tbf", "rate", rate, "burst", "64kb", "latency", "200ms"]
+        shape = ["root", "tbf", "rate", rate, "burst", str(burst_of(rate)), "latency", "200ms"]
         subprocess.run(["tc", "-n", namespace, "qdisc", "add", "dev", device, *shape], check=True)
+
+
+def burst_of(rate: str) -> int:
+    """The bytes that a link of this rate, such as 100mbit, passes at once."""
+    bits = float(rate[:-4]) * UNITS[rate[-4:]]
+    return round(min(max(bits / 8 * BURST_SECONDS, LEAST_BURST), MOST_BURST))
 
 
 def _name(name: str) -> str:

@@ -3,7 +3,8 @@
 A round of a job begins with a piece of work at every worker. A worker makes one piece at a time, that of the
 earliest job first, and is never interrupted but by the end of the round: when as many workers as are needed
 have ended, the pieces of the others are dropped. Then the next round of the job begins, or the job has ended.
-Jobs are delivered in order of arrival.
+If rows are on the wire in between, a worker begins what waits for it meanwhile: where it is the slowest, it
+takes the rounds of two jobs in turn. Jobs are delivered in order of arrival.
 """
 
 from __future__ import annotations
@@ -53,9 +54,12 @@ class _Simulation:
     rounds: int
     silent: int
     in_flight: int | None
+    pause: float
 
     def __post_init__(self) -> None:
         self._numbers = count()
+        # Each has a time, its number, the worker that ends a piece, and the piece; or -1, and a job whose
+        # next round begins.
         self._events: list[tuple[float, int, int, tuple[int, int]]] = []
         self._workers = [_Worker() for _ in self.draw(0, 0)]
         self._round = [0] * len(self.arrivals)
@@ -70,7 +74,10 @@ class _Simulation:
             arrival = self.arrivals[self._arrived] if self._arrived < jobs else np.inf
             if self._events and self._events[0][0] < arrival:
                 now, _, k, piece = heapq.heappop(self._events)
-                self._end_piece(now, k, piece)
+                if k < 0:
+                    self._begin_round(now, piece[0])
+                else:
+                    self._end_piece(now, k, piece)
             else:
                 now = arrival
                 self._arrived += 1
@@ -116,6 +123,8 @@ class _Simulation:
             if self._round[job] == self.rounds:
                 self._ended += 1
                 self._ends[job] = now
+            elif self.pause:
+                heapq.heappush(self._events, (now + self.pause, next(self._numbers), -1, (job, 0)))
             else:
                 self._begin_round(now, job)
         self._begin_piece(now, k)
@@ -128,6 +137,7 @@ def simulate(
     rounds: int = 1,
     silent: int = 0,
     in_flight: int | None = None,
+    pause: float = 0.0,
 ) -> Simulated:
     """Simulate a stream of jobs.
 
@@ -143,8 +153,10 @@ def simulate(
         Workers, whichever, for which a round does not wait.
     in_flight : int or None
         The most jobs that are made at one time; None for any number.
+    pause : float
+        The time between the end of a round and the beginning of the job's next one.
     """
-    return _Simulation(arrivals, draw, rounds, silent, in_flight).run()
+    return _Simulation(arrivals, draw, rounds, silent, in_flight, pause).run()
 
 
 def poisson_arrivals(rate: float, jobs: int, seed: int) -> NDArray[np.float64]:

@@ -63,3 +63,13 @@ def test_arrivals_have_their_rate() -> None:
     arrivals = poisson_arrivals(4.0, 20_000, 1)
     assert len(arrivals) / arrivals[-1] == pytest.approx(4.0, rel=0.03)
     assert (np.diff(arrivals) > 0).all()
+
+
+def test_the_slowest_worker_takes_the_rounds_of_two_jobs_in_turn_if_rows_are_on_the_wire() -> None:
+    def draw(job: int, round_: int) -> list[float]:
+        return [1.0, 0.5]
+
+    assert simulate([0.0] * 3, draw, rounds=2).delays.tolist() == [2.0, 4.0, 6.0]
+    # The first worker makes 1, 2, 1 and 2, and then 3, which is alone and waits once.
+    found = simulate([0.0] * 3, draw, rounds=2, pause=0.25).delays
+    assert found.tolist() == [3.0, 4.0, 6.25]
