@@ -106,7 +106,7 @@ def _seconds(size: int, rate: str) -> float:
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--workers", type=int, default=5)
+@click.option("--workers", type=int, default=4, help="With more, this machine may be busier than links.")
 @click.option("--copies", type=int, default=2)
 @click.option("--jobs", type=int, default=8)
 @click.option("--in-flight", type=int, default=8)
