@@ -52,6 +52,8 @@ class BlindWorkerSide(RelayWorkerSide):
         self._group: GroupKey = options.group
         self._origin = options.origin
         self._reached = False
+        # What this worker has sealed in this round, by kind and number, and the values.
+        self._own_seals: dict[tuple[str, int], tuple[bytes, float]] = {}
         super().__init__(plan, worker, trainer, options)
         count, size = len(plan.units.holders), self._format.padded_bytes
         self._number_bytes = self._problem.dtype.itemsize
@@ -66,6 +68,7 @@ class BlindWorkerSide(RelayWorkerSide):
         """Begin a round."""
         super().begin(plan, round_)
         self._reached = False
+        self._own_seals.clear()
 
     def told(self, upload: Upload) -> Upload:
         """What this worker sends of an upload, without a number in the clear."""
@@ -81,8 +84,15 @@ class BlindWorkerSide(RelayWorkerSide):
     def _sealed(self, kind: str, number: int, value: float) -> bytes:
         """A number, sealed if workers must read it, else a tag of it."""
         if self._problem.settings.tolerance:
-            return sealed_number(self._group, kind, self.place[1], number, value)
+            sealed = sealed_number(self._group, kind, self.place[1], number, value)
+            self._own_seals[kind, number] = sealed, value
+            return sealed
         return tagged_number(self._group, kind, self.place[1], number, value, self._number_bytes)
+
+    def _opened(self, kind: str, number: int, sealed: bytes) -> float:
+        """A number of this round; one that this worker has sealed itself need not be opened."""
+        own, value = self._own_seals.get((kind, number), (b"", 0.0))
+        return value if own == sealed else opened_number(self._group, kind, self.place[1], number, sealed)
 
     def take_told(self, told: bytes) -> None:
         """Take in the numbers of all workers, if they may end the training.
@@ -103,8 +113,7 @@ class BlindWorkerSide(RelayWorkerSide):
         if not numbers:
             return
         *losses, penalty, residual = (
-            opened_number(self._group, kind, self.place[1], n, sealed)
-            for (kind, n), sealed in zip(self._kinds(), numbers, strict=True)
+            self._opened(kind, n, sealed) for (kind, n), sealed in zip(self._kinds(), numbers, strict=True)
         )
         check_numbers(losses, penalty, residual)
         self._reached = self._problem.converged(self._problem.objective(losses, penalty), residual)

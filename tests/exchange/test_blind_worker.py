@@ -212,3 +212,14 @@ def test_rows_that_were_changed_on_their_way_change_no_model() -> None:
 def test_the_last_state_has_another_check_than_the_same_state_during_training() -> None:
     first, other, *_ = exchange().workers
     assert first.final_check() == other.final_check() != first.state_check() == other.state_check()
+
+
+def test_numbers_that_a_worker_has_sealed_itself_count_only_in_their_round() -> None:
+    run = exchange(tolerance=1e-3)
+    run.combine(run.up(), False)
+    told = run.server.told(0)
+    run.workers[0].take_told(told)
+    run.round += 1
+    run.up()
+    with pytest.raises(IntegrityError, match="was not sealed"):
+        run.workers[0].take_told(told)
