@@ -233,7 +233,11 @@ def _roots(d: Floats, z: Floats, rho: Floats) -> tuple[Floats, Floats]:
     upper = np.tri(n, k=-1)
     lower = 1.0 - upper
     found = np.zeros(nu.shape, np.bool_)
-    distance, terms, slopes = (np.empty_like(poles) for _ in range(3))
+    distance, slopes = np.empty_like(poles), np.empty_like(poles)
+    # Four sums over poles in each step, computed as one: of terms, of their magnitudes, and of slopes on
+    # either side.
+    parts = np.empty((n, 4, len(d), n))
+    terms, sizes, below, above = parts.transpose(1, 2, 0, 3)
     # If the constant is 0, one of the two forms of the root is infinite, and the other one is used.
     with np.errstate(divide="ignore", invalid="ignore"):
         step = _root_of_two(sign * f, own, other, nu, gaps)
@@ -249,16 +253,16 @@ def _roots(d: Floats, z: Floats, rho: Floats) -> tuple[Floats, Floats]:
                 break
             np.divide(weights[:, :, None], distance, out=terms)
             np.divide(terms, distance, out=slopes)
-            # `slopes` is not needed after the split, so that its memory is reused for the magnitudes of
-            # terms.
-            below = fold((slopes * lower).swapaxes(0, 1))
-            above = fold(np.multiply(slopes, upper, out=slopes).swapaxes(0, 1)).copy()
-            size = 1.0 + fold(np.abs(terms, out=slopes).swapaxes(0, 1))
-            f = 1.0 + fold(terms.swapaxes(0, 1))
+            np.multiply(slopes, lower, out=below)
+            np.multiply(slopes, upper, out=above)
+            np.abs(terms, out=sizes)
+            added, size, slope_below, slope_above = fold(parts)
+            f = 1.0 + added
             rest = gaps - nu
-            own, other = np.where(left, below, above), np.where(left, above, below)
+            own = np.where(left, slope_below, slope_above)
+            other = np.where(left, slope_above, slope_below)
             step = _root_of_two(sign * f, own * (nu * nu), other * (rest * rest), nu, gaps)
-            found |= np.abs(f) <= _NOISE * size
+            found |= np.abs(f) <= _NOISE * (1.0 + size)
     return distance, np.where(left, d, d[:, following]) + sign * nu
 
 

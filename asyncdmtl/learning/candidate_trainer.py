@@ -30,27 +30,21 @@ from asyncdmtl.arrays import Bytes, Floats, Vectors
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.candidate_paths import CandidatePaths
 from asyncdmtl.learning.candidates import CandidatesWire, Told, descent_numbers
-from asyncdmtl.learning.comparison import Comparison
 from asyncdmtl.learning.curvature import at_intercepts, log_means
-from asyncdmtl.learning.descent import Descent
+from asyncdmtl.learning.descent import Descent, Place
+from asyncdmtl.learning.held_out import HeldOut, held_out, holds_out
 from asyncdmtl.learning.newton_trainer import NEAR, NewtonTrainer
 from asyncdmtl.learning.outcome import Outcome, outcome_numbers, packed, unpacked
 from asyncdmtl.learning.parallel import in_parallel
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.second_derivatives import Whole
 from asyncdmtl.learning.step import Columns
-from asyncdmtl.learning.tasks import Partition, TaskModels
-from asyncdmtl.learning.trainer import Trainer, models_of_kinds
+from asyncdmtl.learning.tasks import Partition
+from asyncdmtl.learning.trainer import Trainer
 
-# What the last step of a fold's candidate may have promised, as a share of its objective, at the end.
+# A fold's candidate takes no more steps once the last one promised less than this share of its objective.
+# Near the optimum the next one would promise about the square of it.
 _ENOUGH = 1e-4
-
-# And from which share on it takes no more steps.
-_REST = 1e-5
-
-# Candidates whose held-out loss is more than this many times the least after so many rounds take no more
-# steps, and need not be near their optima.
-_HOPELESS, _ROUNDS = 1.1, 6
 
 # The steps after which candidates with a penalised intercept begin: held-out losses then tell which coupling
 # is likely to be the best.
@@ -75,12 +69,9 @@ class CandidateTrainer(NewtonTrainer):
         self._paths = CandidatePaths(problem)
         # Free intercepts that do not change, see `Problem.fixed`; NaN where they do.
         self._fixed = np.full(shape[1:3], np.nan)
-        # Mean losses of the rows that each fold holds out, at the best models.
-        self._held = np.full((wire.paths, wire.folds), np.nan)
+        self._held = HeldOut(wire.paths, wire.folds)
         self._descents: list[Descent] = []
         self._best = 0
-        self._comparison = Comparison(problem) if problem.compares else None
-        self._local.comparison = self._comparison
 
     @property
     def _wire(self) -> CandidatesWire:
@@ -90,12 +81,13 @@ class CandidateTrainer(NewtonTrainer):
 
     def packed_updates(self, out: NDArray[Any]) -> Floats:
         """Write what partitions tell, see `Trainer.packed_updates`."""
-        sharp, active = np.zeros((2, *self._models.shape[:2]), np.bool_)
+        sharp, active, curved = np.zeros((3, *self._models.shape[:2]), np.bool_)
         # At first all candidates have the same models.
-        active[0] = not self._descents
+        active[0] = curved[0] = not self._descents
         for p, (descent, rest) in enumerate(zip(self._descents, self._rests(), strict=True)):
             sharp[p], active[p] = descent.near(NEAR), ~descent.rests(self._models[p], rest)
-        self._local.candidates = self._models, sharp, active
+            curved[p] = descent.wants(rest)
+        self._local.candidates = self._models, sharp, active, curved
         self._local.fixes = self._fixes
         return Trainer.packed_updates(self, out)
 
@@ -117,12 +109,6 @@ class CandidateTrainer(NewtonTrainer):
         vectors = np.stack([np.asarray(z) for z in (Z(slice(None)) if callable(Z) else Z)])
         self._share(vectors, lambda: self._take(vectors))
 
-    def baselines(self) -> dict[str, TaskModels]:
-        """The models to compare with, see `Trainer.baselines`."""
-        if self._comparison is None:
-            return {}
-        return models_of_kinds(self.problem, self._comparison.coefficients())
-
     def _take(self, vectors: Floats) -> None:
         told = self._wire.told(vectors)
         if self._comparison is not None:
@@ -139,23 +125,34 @@ class CandidateTrainer(NewtonTrainer):
         if not self._descents:
             told = Told(told.shares, *(np.broadcast_to(part[:1], part.shape) for part in told[1:]))
             self._set_out(told)
-        held, rests = _held_out(told), self._rests()
-
-        def descend(p: int) -> None:
-            descent = self._descents[p]
-            free = np.isnan(descent.fixed)
-            losses, gradients = told.losses[p] * free, told.gradients[p] * free[..., None]
-            H = told.second_derivatives(p)
-            H[~free] = 0.0
-            self._models[p], better = descent.step(self._models[p], losses, gradients, Whole(H), rests[p])
-            self._held[p] = np.where(better[1:], held[p], self._held[p])
-
-        in_parallel(descend, range(len(self._descents)), told.triangles[0].size)
+        self._descend_all(told)
         if self._paths.tries_second and self._iterate.steps >= _TRIED_TOO:
             self._follow()
         self._choose()
         best = self._descents[self._best]
         self.zeros.note(self.W, lambda: best.gradients[0][:, : best.coupled], best.coupling)
+
+    def _descend_all(self, told: Told) -> None:
+        """Take a step with each candidate, given what all tasks told at its models."""
+        held, rests = held_out(told), self._rests()
+        places, verdicts = [], []
+        for p, (descent, rest) in enumerate(zip(self._descents, rests, strict=True)):
+            free = np.isnan(descent.fixed)
+            places.append(Place(self._models[p], told.losses[p] * free, told.gradients[p] * free[..., None]))
+            verdicts.append(descent.judge(places[p], rest))
+            self._held.note(p, held[p], verdicts[p].better[1:])
+        # Now that held-out losses are known, more candidates may be without hope; those that were rest on.
+        rests = [np.maximum(*both) for both in zip(rests, self._rests(), strict=True)]
+
+        def descend(p: int) -> None:
+            descent, verdict = self._descents[p], verdicts[p]
+            if not (verdict.better | verdict.worse).any():
+                return
+            H = told.second_derivatives(p)
+            H[~np.isnan(descent.fixed)] = 0.0
+            self._models[p] = descent.go_on(places[p], verdict, Whole(H), rests[p])
+
+        in_parallel(descend, range(len(self._descents)), told.triangles[0].size)
 
     def penalty(self) -> float:
         """`λ R(W)`."""
@@ -168,7 +165,7 @@ class CandidateTrainer(NewtonTrainer):
         """The parts of what another process needs to continue from here, `problem.state_bytes` bytes."""
         told = packed(self.outcome, self.problem.settings)
         best = np.array([float(self._best)])
-        own = [told, self._paths.state(), best, self._models, self._held, self._fixed]
+        own = [told, self._paths.state(), best, self._models, self._held.state(), self._fixed]
         descents = [descent.state() for descent in self._descents]
         descents.append(self._nothing()[sum(map(len, descents)) :])
         compared = [] if self._comparison is None else [self._comparison.state()]
@@ -179,7 +176,7 @@ class CandidateTrainer(NewtonTrainer):
         """Continue from what `state` returned; UsageError if it has another size or numbers out of range."""
         told, flat = np.split(self._numbers_of(state), [outcome_numbers(self.problem.settings)])
         outcome = unpacked(told, self.problem.settings)
-        sizes = [len(self._paths.state()), 1, self._models.size, self._held.size, self._fixed.size]
+        sizes = [len(self._paths.state()), 1, self._models.size, len(self._held.state()), self._fixed.size]
         paths, best, models, held, fixed, rest = np.split(flat, np.cumsum(sizes))
         rest, compared = np.split(rest, [len(self._nothing())])
         self._paths.restore(paths)
@@ -188,10 +185,8 @@ class CandidateTrainer(NewtonTrainer):
             raise UsageError("state", "must be finite and in range", "not a number")
         self.outcome = outcome
         self._best = int(best[0])
-        self._models, self._held = (
-            models.reshape(self._models.shape).copy(),
-            held.reshape(self._held.shape).copy(),
-        )
+        self._held.restore(held)
+        self._models = models.reshape(self._models.shape).copy()
         self._fixed = fixed.reshape(self._fixed.shape).copy()
         self._descents = self._paths.descents(self._shape, self._fixed)
         if rest[len(self._descents) * descent_numbers(self._shape) :].any():
@@ -229,7 +224,7 @@ class CandidateTrainer(NewtonTrainer):
 
     def _set_out(self, told: Told) -> None:
         """Find the paths, and let all candidates begin."""
-        if not _holds_out(told).any():
+        if not holds_out(told).any():
             raise DataError("partitions", "need a task of two rows to choose λ by cross-validation", 1)
         free = np.isnan(self._fixed[0])
         gradients = told.gradients[0, 0, :, : self.problem.coupled] * free[:, None]
@@ -241,9 +236,9 @@ class CandidateTrainer(NewtonTrainer):
 
         Without hope, it rests in any case.
         """
-        hopeful, rests = self._hopeful(), []
+        hopeful, rests = self._held.hopeful(len(self._descents), self._iterate.steps), []
         for p in range(len(self._descents)):
-            rest = np.full(self._models.shape[1], _REST if hopeful[p] else 1.0)
+            rest = np.full(self._models.shape[1], _ENOUGH if hopeful[p] else 1.0)
             if p == self._best:
                 rest[0] = self.problem.settings.tolerance
             rests.append(rest)
@@ -251,14 +246,14 @@ class CandidateTrainer(NewtonTrainer):
 
     def _follow(self) -> None:
         """Begin to try the best coupling with a penalised intercept; the next round tells of its models."""
-        sources = self._paths.follow(self._held)
+        sources = self._paths.follow(self._held.losses)
         if sources is None:
             return
-        candidates = slice(0, len(sources))
-        self._models[candidates], self._held[candidates] = self._models[sources], self._held[sources]
+        self._models[: len(sources)] = self._models[sources]
         made = self._paths.descents(self._shape, self._fixed)
         kept = sources.max() + 1
         self._descents = [*self._descents[:kept], *made[kept:]]
+        self._held.follow(sources, kept)
 
     @property
     def _shape(self) -> tuple[int, int, int]:
@@ -270,21 +265,14 @@ class CandidateTrainer(NewtonTrainer):
         """Whether intercepts of the best candidate are fixed for tasks of one class."""
         return not self._descents or self._descents[self._best].coupled < self.problem.d
 
-    def _hopeful(self) -> NDArray[np.bool_]:
-        """Which paths (P,) may still be the best."""
-        if self._iterate.steps < _ROUNDS:
-            return np.ones(len(self._descents), np.bool_)
-        known = self._held[: len(self._descents), ~np.isnan(self._held[0])]
-        hopeful: NDArray[np.bool_] = total(known, 1) <= _HOPELESS * total(known, 1).min(initial=math.inf)
-        return hopeful
-
     def _choose(self) -> None:
         """Take the models of all rows under the best coupling and λ."""
-        self._best, choice, selections = self._paths.selected(self._held)
+        self._best, choice, selections = self._paths.selected(self._held.losses)
         descent = self._descents[self._best]
         gap = float(descent.promised[0] + descent.gap[0])
         near = np.array([each.near(_ENOUGH)[1:].all() for each in self._descents])
-        ended = near[self._hopeful()].all() and (self._comparison is None or self._comparison.near)
+        hopeful = self._held.hopeful(len(near), self._iterate.steps)
+        ended = near[hopeful].all() and (self._comparison is None or self._comparison.near)
         ended &= not self._paths.tries_second or self._paths.second >= 0
         low = descent.objective[0] <= self._paths.floor(descent.coupling)
         self._iterate.residual = math.inf if not ended else 0.0 if low else self._residual_of(descent)
@@ -308,19 +296,3 @@ def _at_intercepts(told: Told, fixed: Floats) -> Told:
     held = np.where(some, softplus(intercepts) - of_held * intercepts, 0.0)
     parts = (np.broadcast_to(part, (paths, *part.shape)) for part in (losses, held, gradients, upper(H)))
     return Told(told.shares, *parts)
-
-
-def _held_out(told: Told) -> Floats:
-    """The mean loss (P, folds) of the rows that each fold holds out, averaged over tasks; NaN without."""
-    counted = _holds_out(told)
-    tasks = counted.sum(axis=1)
-    added = total(np.where(counted, told.held[:, 1:], 0.0), 2)
-    means: Floats = np.where(tasks > 0, added / np.maximum(tasks, 1), np.nan)
-    return means
-
-
-def _holds_out(told: Told) -> NDArray[np.bool_]:
-    """Whether (folds, T) a fold holds out rows of a task: it must have some, and leave some."""
-    shares = told.shares[1:]
-    holds_out: NDArray[np.bool_] = (shares > 0.0) & (shares < 1.0)
-    return holds_out

@@ -27,13 +27,6 @@ from asyncdmtl.learning.settings import WITHOUT_STRENGTH
 # λ of the path of each coupling: three factors of ten.
 STRENGTHS = 10
 
-ALPHAS = 10.0 ** np.arange(2.0, -4.5, -1.0)
-"""The penalties of models that are compared with (`comparison`), in units of the mean curvature at models of
-0 along the directions that rows have."""
-
-COMPARED = 2
-"""The kinds of these models: of each task alone, and one for all."""
-
 # The spans of partitions of a batch whose second moments are computed in parallel.
 _SPANS = 8
 
@@ -75,38 +68,25 @@ class CandidatesWire(SecondOrderWire):
         Candidates that differ in coupling or λ, and folds.
     compares : bool
         Whether models to compare with are told of too (`comparison`), after all candidates.
-
-    Attributes
-    ----------
-    compared : int
-        The numbers that tell of them.
     """
 
     def __init__(self, d: int, paths: int, folds: int, *, compares: bool = False) -> None:
-        super().__init__(d, curvature=True)
+        super().__init__(d, curvature=True, compares=compares)
         self.paths, self.folds = paths, folds
-        self._block = 1 + self.length
-        self.compared = COMPARED * len(ALPHAS) * self._block if compares else 0
-        self._end = folds + paths * (folds + 1) * self._block
-        self.length = self._end + self.compared
+        self._block = 1 + self.length - self.compared
+        self.length = folds + paths * (folds + 1) * self._block + self.compared
 
     def state_numbers(self, tasks: int, firsts: int) -> int:
         """Numbers of a `CandidateTrainer`'s state beside the iterate's, with so many paths to begin."""
         K, paths = self.folds + 1, self.paths
         descents = paths * descent_numbers((K, tasks, self.d))
-        models = len(ALPHAS) * (3 * self.d + self.d * self.d + 3)
-        comparison = (tasks + 1) * (models + 3) if self.compared else 0
-        own = firsts + 2 + paths * (K * tasks * self.d + self.folds) + K * tasks
-        return own + descents + comparison
+        own = firsts + 2 + paths * (K * tasks * self.d + self.folds + 1) + K * tasks
+        return own + descents + self.comparison_numbers(tasks)
 
     def blocks(self, vectors: Floats) -> Floats:
         """The part of vectors (n, length) that is about candidates, (n, paths, folds + 1, block): a view."""
-        told = vectors[:, self.folds : self._end]
+        told = self.own(vectors)[:, self.folds :]
         return told.reshape(len(vectors), self.paths, self.folds + 1, self._block)
-
-    def comparison(self, vectors: Floats) -> Floats:
-        """The part of vectors (n, length) that is about models to compare with, (n, compared): a view."""
-        return vectors[:, self._end :]
 
     def told(self, vectors: Floats) -> Told:
         """What the vectors (T, length) of all tasks say."""
@@ -137,7 +117,7 @@ def describe_candidates(
     folds: Indices,
     wire: CandidatesWire,
     loss: str,
-    candidates: tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]],
+    candidates: tuple[Floats, NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]],
     out: Floats,
 ) -> None:
     """Write the vectors of a batch of partitions into rows `batch.places` of `out`, (partitions, length).
@@ -150,12 +130,12 @@ def describe_candidates(
     wire : CandidatesWire
     loss : str
         A name in `LOSSES`.
-    candidates : (paths, folds + 1, T, d) float64 array, two (paths, folds + 1) bool arrays
-        Their models, whether they are told second derivatives as they are, see `Loss.second_derivative`, and
-        which of them take a step; zeros are told of the others.
+    candidates : (paths, folds + 1, T, d) float64 array, three (paths, folds + 1) bool arrays
+        Their models, whether they are told second derivatives as they are, see `Loss.second_derivative`,
+        which of them go on, and which of these need second derivatives; zeros are told of the others.
     out : (partitions, length) float64 array
     """
-    models, sharp, active = candidates
+    models, sharp, active, curved = candidates
     X = batch.X
     if wire.d > X.shape[2]:
         X = np.concatenate([X, np.ones((*X.shape[:2], 1))], axis=2)
@@ -179,6 +159,8 @@ def describe_candidates(
         blocks[:, on, k, 2 : 2 + d] = matmul(np.ascontiguousarray(shares.transpose(1, 0, 2)), X)
         weights = []
         for i, p in enumerate(on):
+            if not curved[p, k]:
+                continue
             curvatures = LOSSES[loss].second_derivative(
                 s[i], batch.y, derivatives[i], sharp=bool(sharp[p, k])
             )
@@ -198,5 +180,4 @@ def describe_candidates(
             blocks[span, p, k, 2 + d :] = second_moments(X[span], weights[span])
 
         in_parallel(describe_span, range(0, len(X), size), size * X[0].size * d)
-    told_of_candidates = wire.length - wire.compared
-    out[batch.places, :told_of_candidates] = told[:, :told_of_candidates]
+    wire.own(out)[batch.places] = wire.own(told)

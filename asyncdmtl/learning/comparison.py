@@ -18,12 +18,11 @@ from asyncdmtl.arithmetic.elementary import log1p
 from asyncdmtl.arithmetic.products import matmul
 from asyncdmtl.arithmetic.solving import inverse
 from asyncdmtl.arithmetic.sums import total
-from asyncdmtl.arithmetic.triangles import second_moments, symmetric
+from asyncdmtl.arithmetic.triangles import second_moments, symmetric, upper
 from asyncdmtl.arrays import Floats, Indices
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.batches import Batch
-from asyncdmtl.learning.candidates import ALPHAS, COMPARED
-from asyncdmtl.learning.curvature import log_means
+from asyncdmtl.learning.curvature import ALPHAS, COMPARED, log_means
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.problem import Problem
 
@@ -145,6 +144,28 @@ class Comparison:
         way = np.where(better[..., None], -step, half)
         self.models = self._best + np.where(self._facts[2][:, None] > 0.0, 0.0, way)
 
+    def told(self) -> Floats:
+        """What holders of each task must know of its models, and of those for all: (T, numbers).
+
+        Under the strategy "personal" only the server takes steps.
+        """
+        parts = self._parts_of_holders()
+        both = np.concatenate(
+            [np.moveaxis(part, 1, 0).reshape(len(self._rows), -1) for part in parts], axis=1
+        )
+        return np.concatenate([both[:-1], np.broadcast_to(both[-1], both[:-1].shape)], axis=1)
+
+    def take_told(self, rows: Sequence[int], told: Floats) -> None:
+        """Know what another one `told` of some tasks, at least one."""
+        own, all_ = np.split(told, 2, axis=1)
+        both, places = np.concatenate([own, all_[:1]]), [*rows, len(self._rows) - 1]
+        parts = self._parts_of_holders()
+        ends = np.cumsum([part[:, 0].size for part in parts])
+        triangles = parts[-1]
+        for part, numbers in zip(parts, np.split(both, ends[:-1], axis=1), strict=True):
+            part[:, places] = np.moveaxis(numbers.reshape(len(places), *part[:, 0].shape), 0, 1)
+        self._H[:, places] = symmetric(triangles[:, places], self._problem.d)
+
     def state(self) -> Floats:
         """All that changes, as one vector."""
         return np.concatenate([np.ravel(part) for part in self._parts()])
@@ -161,6 +182,10 @@ class Comparison:
     def _parts(self) -> Sequence[Floats]:
         models = self.models, self._best, self._gradients, self._H
         return *models, self._losses, self._left_out, self._promised, self._facts
+
+    def _parts_of_holders(self) -> Sequence[Floats]:
+        """Parts (α, T + 1, …) that holders must know; the last are the triangles of second derivatives."""
+        return self.models, self._best, self._left_out, self._facts, upper(self._H)
 
     @property
     def _chosen(self) -> Indices:
@@ -196,4 +221,6 @@ class Comparison:
     def _inverses(self) -> Floats:
         ridges = self._alphas[..., None] * self._penalised
         ridges = ridges + (_RIDGE * self._facts[1])[:, None] * (1.0 - self._penalised)
+        # Holders of other tasks are told nothing of a task.
+        ridges[:, self._facts[1] == 0.0] = 1.0
         return inverse(self._H + ridges[..., None] * np.eye(self._problem.d))

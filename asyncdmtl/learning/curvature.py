@@ -18,6 +18,13 @@ from asyncdmtl.arithmetic.triangles import symmetric, upper
 from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.batches import Batch
 
+ALPHAS = 10.0 ** np.arange(2.0, -4.5, -1.0)
+"""The penalties of models that are compared with (`comparison`), in units of the mean curvature at models of
+0 along the directions that rows have."""
+
+COMPARED = 2
+"""The kinds of these models: of each task alone, and one for all."""
+
 # A mean target up to this counts as 0: it is the rounding of a mean over rows.
 _NO_COUNTS = 1e-12
 
@@ -25,21 +32,47 @@ _NO_COUNTS = 1e-12
 class SecondOrderWire:
     """The format in which losses, gradients and curvatures travel: float64 numbers, not compressed.
 
+    Parameters
+    ----------
+    d : int
+        Numbers of a model.
+    curvature : bool
+        Whether second derivatives travel.
+    compares : bool
+        Whether models to compare with are told of too (`comparison`), after all else.
+
     Attributes
     ----------
     length, dtype : int, numpy dtype
         The length and dtype of a vector as it travels.
+    compared : int
+        The numbers that tell of models to compare with.
     """
 
-    def __init__(self, d: int, *, curvature: bool) -> None:
+    def __init__(self, d: int, *, curvature: bool, compares: bool = False) -> None:
         self.d = d
         self.curvature = curvature
-        self.length = 1 + d + (d * (d + 1) // 2 if curvature else 0)
+        triangle = d * (d + 1) // 2
+        self.compared = COMPARED * len(ALPHAS) * (2 + d + triangle) if compares else 0
+        self.length = 1 + d + triangle * curvature + self.compared
         self.dtype: np.dtype[Any] = np.dtype(np.float64)
 
     def place_of_gradient(self, vectors: Floats) -> Floats:
         """The part (…, d) of vectors (…, length) that holds gradients, or the models of the first round."""
         return vectors[..., 1 : 1 + self.d]
+
+    def own(self, vectors: Floats) -> Floats:
+        """The part of vectors (n, length) that is about models of the run: a view."""
+        return vectors[:, : self.length - self.compared]
+
+    def comparison(self, vectors: Floats) -> Floats:
+        """The part of vectors (n, length) that is about models to compare with, (n, compared): a view."""
+        return vectors[:, self.length - self.compared :]
+
+    def comparison_numbers(self, tasks: int) -> int:
+        """Numbers of the state of models to compare with."""
+        models = len(ALPHAS) * (3 * self.d + self.d * self.d + 3)
+        return (tasks + 1) * (models + 3) if self.compared else 0
 
     def split(self, vectors: Floats) -> tuple[Floats, Floats, Floats]:
         """Losses (T,), gradients (T, d) and second derivatives (T, d, d) of vectors (T, length).
@@ -48,19 +81,26 @@ class SecondOrderWire:
         """
         H = np.zeros((len(vectors), self.d, self.d))
         if self.curvature:
-            H = symmetric(vectors[:, 1 + self.d :], self.d)
+            H = symmetric(self.own(vectors)[:, 1 + self.d :], self.d)
         return vectors[:, 0].copy(), self.place_of_gradient(vectors).copy(), H
+
+
+def told_of_comparison(d: int) -> int:
+    """Numbers that a holder of a task must know of a model to compare with, for all its penalties."""
+    return len(ALPHAS) * (2 * d + d * (d + 1) // 2 + 1) + 3
 
 
 def describe(
     batch: Batch, values: Floats, derivatives: Floats, curvatures: Floats | None, intercept: bool, out: Floats
 ) -> None:
-    """Write the vectors of a batch of partitions into rows `batch.places` of `out`, (partitions, length).
+    """Write the vectors of a batch of partitions into rows `batch.places` of `out`.
 
     Parameters
     ----------
     values, derivatives, curvatures : (P, r) float64 arrays
         Of the loss at each row's score; without curvatures only losses and gradients are written.
+    out : (partitions, numbers) float64 array
+        The part `SecondOrderWire.own` of their vectors.
     """
     X = batch.X
     if intercept:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,40 @@ _LONGEST, _SHORTER, _SHORTEST = 0.9, 0.9, 1e-3
 
 # An increase of the objective by less than this fraction is rounding, and counts as none.
 _ROUNDING = 1e-13
+
+
+class Place(NamedTuple):
+    """What `K` data sets told at some models.
+
+    Attributes
+    ----------
+    models : (K, T, d) float64 array
+    losses, gradients : (K, T) and (K, T, d) float64 arrays
+        Those of tasks.
+    """
+
+    models: Floats
+    losses: Floats
+    gradients: Floats
+
+
+class Verdict(NamedTuple):
+    """Which of `K` data sets have come to better models; (K,) bool arrays but for the last.
+
+    Attributes
+    ----------
+    better, worse : (K,) bool arrays
+        Whose models are the best so far, and whose are not; neither for those that rest.
+    wanted : (K,) bool array
+        Of which the second derivatives may be used.
+    penalties : (K,) float64 array
+        Those of the models, 0 for data sets that rest.
+    """
+
+    better: NDArray[np.bool_]
+    worse: NDArray[np.bool_]
+    wanted: NDArray[np.bool_]
+    penalties: Floats
 
 
 class Descent:
@@ -101,7 +136,7 @@ class Descent:
         losses, gradients : (K, T) and (K, T, d) float64 arrays
             Those of tasks at `here`.
         H : SecondDerivatives
-            Of the losses there.
+            Of the losses there; anything for data sets that `wants` none.
         rest : (K,) float64 array, optional
             Data sets whose last step promised at most this share of the objective take no more.
 
@@ -113,32 +148,56 @@ class Descent:
             Which of the models `here` are the best so far.
         """
         share = np.zeros(len(here)) if rest is None else rest
-        following, better = here.copy(), np.zeros(len(here), np.bool_)
-        go = np.flatnonzero(~self.rests(here, share))
+        place = Place(here, losses, gradients)
+        verdict = self.judge(place, share)
+        return self.go_on(place, verdict, H, share), verdict.better
+
+    def judge(self, place: Place, rest: Floats) -> Verdict:
+        """The first half of `step`: see whether models are better, and keep those that are."""
+        here, losses, gradients = place
+        wanted, worse = self.wants(rest), ~self.rests(here, rest)
+        go, better = np.flatnonzero(worse), np.zeros(len(here), np.bool_)
         penalties, value = np.zeros(len(here)), np.full(len(here), np.inf)
         penalties[go] = self.coupling.penalties(here[go, :, : self.coupled])
         value[go] = total(losses[go], 1) + penalties[go]
         with np.errstate(invalid="ignore"):
             better[go] = value[go] <= self.objective[go] + _ROUNDING * np.abs(self.objective[go])
-        for k in go[~better[go]]:
-            if math.isfinite(value[k]):
-                following[k] = self._between(k, here[k], losses[k], gradients[k])
-            else:
-                following[k] = self.best[k] + 0.1 * (here[k] - self.best[k])
+        worse &= ~better
         on = np.flatnonzero(better)
         self.best[on], self.objective[on] = here[on], value[on]
         self.losses[on], self.gradients[on] = losses[on], gradients[on]
+        return Verdict(better, worse, wanted, penalties)
+
+    def go_on(self, place: Place, verdict: Verdict, H: SecondDerivatives, rest: Floats) -> Floats:
+        """The second half of `step`: the models to go to. `rest` is no less than that of the first half."""
+        here, losses, gradients = place
+        better, worse, wanted, penalties = verdict
+        following = here.copy()
+        for k in np.flatnonzero(worse):
+            if math.isfinite(total(losses[k], 0) + penalties[k]):
+                following[k] = self._between(int(k), here[k], losses[k], gradients[k])
+            else:
+                following[k] = self.best[k] + 0.1 * (here[k] - self.best[k])
         flat = np.abs(H.diagonals[:, :, : self.coupled]).max(axis=(1, 2), initial=0.0) < _FLAT
-        self.promised[on[flat[on]]] = self.gap[on[flat[on]]] = 0.0
-        on = on[~(self.near(share) | flat)[on]]
+        flat &= better & wanted
+        self.promised[flat] = self.gap[flat] = 0.0
+        on = np.flatnonzero(better & wanted & ~(self.near(rest) | flat))
         if len(on):
-            following[on] = self._solved(on, H.of(on), share[on], penalties[on])
-        return following, better
+            following[on] = self._solved(on, H.of(on), rest[on], penalties[on])
+        return following
 
     def rests(self, here: Floats, rest: Floats) -> NDArray[np.bool_]:
         """Which data sets (K,) `step` leaves `here`, whatever is told of them."""
         rests: NDArray[np.bool_] = self.near(rest) & (here == self.best).all(axis=(1, 2))
         return rests
+
+    def wants(self, rest: Floats) -> NDArray[np.bool_]:
+        """Of which data sets (K,) `step` may use the second derivatives."""
+        begun = np.isfinite(self.objective)
+        wants: NDArray[np.bool_] = ~begun | (
+            self.promised > rest * np.where(begun, np.abs(self.objective), 0.0)
+        )
+        return wants
 
     def near(self, share: float | Floats) -> NDArray[np.bool_]:
         """Whether (K,) the last step promised at most this share of the objective, or that is low enough."""
@@ -194,7 +253,7 @@ class Descent:
         )
         solution = solve(
             self.coupling, quadratics, [self.coupling.strength],
-            tolerance=0.0, enough=float(enough.min()), near=w[:, None],
+            tolerance=0.0, enough=enough, near=w[:, None],
         )  # fmt: skip
         following = here.copy()
         following[:, :, :C] = solution.W[:, 0]

@@ -47,7 +47,7 @@ class LocalUpdates:
         Indices of the stored partitions, ascending.
     differences : Differences or None
         None if updates are not compressed.
-    candidates : float64 array, two bool arrays
+    candidates : float64 array, three bool arrays
         Models of all candidates where the run chooses, see `candidates.describe_candidates`.
     comparison : Comparison or None
         Models to compare with, if there are any.
@@ -68,7 +68,7 @@ class LocalUpdates:
         self.own = tuple(sorted(partitions))
         self.sharp, self.fixes = False, True
         none = np.zeros((0, 0), np.bool_)
-        self.candidates = np.zeros((0, 0, 0, 0)), none, none
+        self.candidates = np.zeros((0, 0, 0, 0)), none, none, none
         self.comparison: Comparison | None = None
         self._dealt: dict[int, Indices] = {}
         self._problem = problem
@@ -129,16 +129,19 @@ class LocalUpdates:
         losses, settings = np.zeros(len(self.own)), self._problem.settings
         out[:] = 0.0
         for batch in self._batches:
-            values, derivatives = self._loss_and_derivative(batch)
+            scores, loss = self._scores(batch), self._problem.loss
+            values, derivatives = loss.value_and_derivative(scores, batch.y)
             losses[batch.places] = batch.means(values)
             curvatures = None
             if wire.curvature:
-                curvatures = self._problem.loss.second_derivative(
-                    self._scores(batch), batch.y, derivatives, sharp=self.sharp
-                )
-            describe(batch, values, derivatives, curvatures, settings.has_intercept, out)
+                curvatures = loss.second_derivative(scores, batch.y, derivatives, sharp=self.sharp)
+            describe(batch, values, derivatives, curvatures, settings.has_intercept, wire.own(out))
         losses[self._fixed] = 0.0
-        out[self._fixed] = 0.0
+        wire.own(out)[self._fixed] = 0.0
+        if self.comparison is not None:
+            inverses = self.comparison.inverses()
+            for batch in self._batches:
+                self.comparison.describe(batch, inverses, wire.comparison(out))
         openings = self._problem.openings[self._iterate.steps :]
         if openings:
             tell = self._sizes if openings[0] == SIZES else self._learned

@@ -24,7 +24,8 @@ from asyncdmtl.arithmetic.blas import chosen
 from asyncdmtl.arithmetic.sums import norm, total
 from asyncdmtl.arrays import Bytes, Floats, Vectors
 from asyncdmtl.errors import DataError, UsageError
-from asyncdmtl.learning.curvature import SecondOrderWire, at_intercepts, log_means
+from asyncdmtl.learning.comparison import Comparison
+from asyncdmtl.learning.curvature import SecondOrderWire, at_intercepts, log_means, told_of_comparison
 from asyncdmtl.learning.descent import Descent
 from asyncdmtl.learning.iterate import only_rounding
 from asyncdmtl.learning.problem import LOCAL_MODELS, PROGRESS_BYTES, SIZES, Problem
@@ -32,8 +33,8 @@ from asyncdmtl.learning.secants import Secants, has_low_rank
 from asyncdmtl.learning.second_derivatives import SecondDerivatives, Whole
 from asyncdmtl.learning.shared_solutions import shared
 from asyncdmtl.learning.step import Columns
-from asyncdmtl.learning.tasks import Partition
-from asyncdmtl.learning.trainer import Trainer
+from asyncdmtl.learning.tasks import Partition, TaskModels
+from asyncdmtl.learning.trainer import Trainer, models_of_kinds
 
 # Once the predicted decrease is below this share of the objective, exact second derivatives are used. Before
 # that, those of outliers under Huber loss would be 0, and steps too long.
@@ -50,6 +51,7 @@ class NewtonTrainer(Trainer):
         self._descent = Descent(problem.coupling, (1, T, d), problem.coupled, self._fixed)
         assert isinstance(problem.wire, SecondOrderWire)
         self._secants = None if problem.wire.curvature else self._first_metric()
+        self._comparison = self._local.comparison = Comparison(problem) if problem.compares else None
 
     def advance(self, Z: Columns, ready: Callable[[slice], bool]) -> None:
         """Nothing: the step needs all of `Z`."""
@@ -84,11 +86,19 @@ class NewtonTrainer(Trainer):
                 free = np.isnan(self._fixed[0])
                 best, _ = log_means(np.where(free, gradients[:, -1], 0.0), np.ones(len(here)))
                 here[:, -1] = np.where(free, best, self._fixed[0])
+                if self._comparison is not None:
+                    self._comparison.take(wire.comparison(vectors))
                 self._begin_at(here)
                 return
             here[:, -1], losses, gradients, H = at_intercepts(gradients, H, self._fixed[0])
         if self._secants is None:
-            self._share(vectors, lambda: self._descend(here, losses, gradients, Whole(H[None])))
+
+            def take() -> None:
+                if self._comparison is not None:
+                    self._comparison.take(wire.comparison(vectors))
+                self._descend(here, losses, gradients, Whole(H[None]))
+
+            self._share(vectors, take)
         else:
             if math.isfinite(self._descent.objective[0]):
                 self._secants.add(here - self._descent.best[0], gradients - self._descent.gradients[0])
@@ -130,6 +140,14 @@ class NewtonTrainer(Trainer):
         if better[0]:
             self._iterate.residual = self._residual_of(self._descent)
         self.move(following[0])
+        if self._comparison is not None and not self._comparison.near:
+            self._iterate.residual = math.inf
+
+    def baselines(self) -> dict[str, TaskModels]:
+        """The models to compare with, see `Trainer.baselines`."""
+        if self._comparison is None:
+            return {}
+        return models_of_kinds(self.problem, self._comparison.coefficients())
 
     def _share(self, vectors: Floats, take: Callable[[], None]) -> None:
         """Take a step with `take`, or take over the state of another worker of this machine after it."""
@@ -187,33 +205,40 @@ class NewtonTrainer(Trainer):
 
     def told(self, *, last: bool) -> Bytes:
         """Models, and where second derivatives depend on it how far training has come; see `Trainer.told`."""
-        models = super().told(last=last)
-        if not self.problem.tells_progress:
-            return models
-        told = self._descent.objective[0], self._descent.promised[0], float(self._iterate.steps)
-        progress = np.array([told]).view(np.uint8)
-        return np.concatenate([models, np.tile(progress, (len(models), 1))], axis=1)
+        parts = [super().told(last=last)]
+        if self.problem.tells_progress:
+            progress = self._descent.objective[0], self._descent.promised[0], float(self._iterate.steps)
+            parts.append(np.tile(np.array([progress]).view(np.uint8), (len(parts[0]), 1)))
+        if self._comparison is not None:
+            parts.append(self._comparison.told().view(np.uint8))
+        return np.concatenate(parts, axis=1)
 
     def take_told(self, rows: Sequence[int], told: Bytes) -> None:
         """Continue from what a trainer `told` of some tasks, none or more."""
         super().take_told(rows, told)
-        if self.problem.tells_progress and len(told):
-            progress = np.ascontiguousarray(told[0, -PROGRESS_BYTES:]).view(np.float64)
+        if not len(told):
+            return
+        end = told.shape[1]
+        if self._comparison is not None:
+            end -= 16 * told_of_comparison(self.problem.d)
+            self._comparison.take_told(rows, np.ascontiguousarray(told[:, end:]).view(np.float64))
+        if self.problem.tells_progress:
+            progress = np.ascontiguousarray(told[0, end - PROGRESS_BYTES : end]).view(np.float64)
             self._descent.objective[0], self._descent.promised[0] = map(float, progress[:2])
             self._iterate.steps = int(progress[2])
 
     def state_parts(self) -> list[Bytes]:
         """The parts of what another process needs to continue from here, `problem.state_bytes` bytes."""
-        own = [self._descent.state()] + ([] if self._secants is None else [self._secants.state()])
+        own = [part.state() for part in (self._descent, self._secants, self._comparison) if part is not None]
         return [*super().state_parts(), *(part.view(np.uint8) for part in own)]
 
     def restore(self, state: Bytes) -> None:
         """Continue from what `state` returned; UsageError if it has another size or numbers out of range."""
         flat = self._numbers_of(state)
-        numbers = len(self._descent.state())
-        if self._secants is not None:
-            self._secants.restore(flat[numbers:])
-        self._descent.restore(flat[:numbers])
+        for part in (self._descent, self._secants, self._comparison):
+            if part is not None:
+                numbers, flat = np.split(flat, [len(part.state())])
+                part.restore(numbers)
         super().restore(state[: self.problem.iterate_bytes])
 
     def _numbers_of(self, state: Bytes) -> Floats:

@@ -20,7 +20,7 @@ from asyncdmtl.learning.candidates import CandidatesWire, descent_numbers
 from asyncdmtl.learning.compression import Wire
 from asyncdmtl.learning.couplings.base import Coupling
 from asyncdmtl.learning.couplings.registry import make_coupling
-from asyncdmtl.learning.curvature import SecondOrderWire
+from asyncdmtl.learning.curvature import SecondOrderWire, told_of_comparison
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.outcome import outcome_numbers
 from asyncdmtl.learning.secants import has_low_rank, pairs_kept
@@ -32,6 +32,7 @@ from asyncdmtl.learning.updates import (
     candidate_intercepts,
     candidates_wire,
     choices,
+    compares,
     coupling_names,
     forecasts,
     minimises,
@@ -194,8 +195,8 @@ class Problem:
 
     @property
     def compares(self) -> bool:
-        """Whether models of each task alone, and one model for all, are made for comparison on test rows."""
-        return self.tests and (self.exact or (self.update == "newton" and self.settings.chooses))
+        """Whether models of each task alone, and one for all, are made to be compared with on test rows."""
+        return self.tests and compares(self.settings, self.update, self.d)
 
     @property
     def rounds(self) -> int:
@@ -218,7 +219,8 @@ class Problem:
             return self.iterate_bytes + 8 * numbers
         low_rank = has_low_rank(self.settings.coupling, T, d)
         kept = 0 if self.wire.curvature else 1 + 2 * pairs_kept(T, d, low_rank=low_rank)
-        return self.iterate_bytes + 8 * (descent_numbers((1, T, d)) + kept * T * d)
+        numbers = descent_numbers((1, T, d)) + kept * T * d + self.wire.comparison_numbers(T)
+        return self.iterate_bytes + 8 * numbers
 
     @property
     def iterate_bytes(self) -> int:
@@ -314,11 +316,11 @@ class Problem:
     @property
     def told(self) -> tuple[int, np.dtype[Any]]:
         """Length and dtype of `Trainer.told()` for a task: its model, and what else holders must know."""
-        compares = self.exact and self.compares
-        more = 16 * (self.features + 1) if compares else PROGRESS_BYTES if self.tells_progress else 0
-        if not more:
-            return self.d, self.dtype
-        return self.d * self.dtype.itemsize + more, np.dtype(np.uint8)
+        more = PROGRESS_BYTES if self.tells_progress else 0
+        if self.compares:
+            more += 16 * (self.features + 1 if self.exact else told_of_comparison(self.d))
+        size = self.d * self.dtype.itemsize + more
+        return (size, np.dtype(np.uint8)) if more else (self.d, self.dtype)
 
     @property
     def openings(self) -> tuple[str, ...]:
@@ -395,7 +397,7 @@ class Problem:
         if self.update == "newton" and self.settings.chooses:
             return candidates_wire(self.settings, self.features, len(self.tasks), compares=self.compares)
         if self.update in ("newton", "quasi-newton", "model"):
-            return SecondOrderWire(self.d, curvature=self._told_curvature)
+            return SecondOrderWire(self.d, curvature=self._told_curvature, compares=self.compares)
         return Wire(self.settings.compression, self.d, self.dtype)
 
     @property

@@ -230,6 +230,17 @@ def resolve(settings: Settings, infos: Sequence[PartitionInfo]) -> str:
     return best.update
 
 
+def compares(settings: Settings, update: str, d: int) -> bool:
+    """Whether models of each task alone, and one for all, can be trained beside those of a run.
+
+    Statistics determine them. Steps of Newton's method train them in the same rounds; if λ is given, vectors
+    are some 15 times as long for them, up to `CANDIDATES_BYTES`.
+    """
+    if update != "newton" or settings.chooses:
+        return update in ("statistics", "newton")
+    return 8 * SecondOrderWire(d, curvature=True, compares=True).length <= CANDIDATES_BYTES
+
+
 def chooses_across(settings: Settings, features: int, rows: int, tasks: int) -> bool:
     """Whether λ can be chosen in a run with these settings; the others as for `forecasts`."""
     if settings.update not in ("auto", "statistics", "newton") or _why_no_curvature(settings):

@@ -1,6 +1,9 @@
-import numpy as np
+import contextlib
 
-from asyncdmtl.arithmetic import triangles
+import numpy as np
+import pytest
+
+from asyncdmtl.arithmetic import blas, triangles
 
 
 def test_triangles_hold_all_of_a_symmetric_matrix() -> None:
@@ -10,7 +13,13 @@ def test_triangles_hold_all_of_a_symmetric_matrix() -> None:
     np.testing.assert_array_equal(triangles.symmetric(triangles.upper(S), 4), S)
 
 
-def test_second_moments_are_sums_over_rows() -> None:
+@pytest.mark.parametrize("by_blas", [False, True])
+def test_second_moments_are_sums_over_rows(by_blas: bool) -> None:
+    with blas.by_blas() if by_blas else contextlib.nullcontext():
+        check_second_moments()
+
+
+def check_second_moments() -> None:
     rng = np.random.default_rng(1)
     # Two blocks of rows, and two of partitions.
     for shape in ((2, 700, 40), (40, 600, 6)):

@@ -43,11 +43,13 @@ def test_chooses_as_separate_fits_do_and_ends_at_the_optimum() -> None:
     assert trained.outcome is not None
     found = trained.outcome.selections["mean-regularised"]
     fit = replace(settings, update="newton", tolerance=1e-9)
-    for at in (2, 6):
+    for at in (2, 5):
         fit = replace(fit, strength=float(found.strengths[at]))
         for fold, (kept, held) in enumerate(_splits(partitions, FOLDS, settings)):
             loss = _held_out_loss(train(kept, fit).models, held, "logistic")
             np.testing.assert_allclose(found.losses[at, fold], loss, rtol=3e-3)
+    # From here on losses grow with every step, and candidates are not trained to the end.
+    assert (found.means[6:] > 1.1 * found.means.min()).all()
     assert found.strength == found.strengths[np.argmin(found.means)]
     alone = train(partitions, replace(fit, strength=found.strength))
     assert trained.outcome.objective == pytest.approx(alone.objectives[-1], rel=1e-8)

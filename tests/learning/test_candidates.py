@@ -23,11 +23,11 @@ def test_what_is_told_are_means_over_the_rows_in_and_out_of_each_fold() -> None:
     folds[:, :ROWS] = dealt
     out = np.empty((2, wire.length))
     none, all_ = np.zeros((PATHS, FOLDS + 1), np.bool_), np.ones((PATHS, FOLDS + 1), np.bool_)
-    describe_candidates(batch, folds, wire, "logistic", (models, none, all_), out)
+    describe_candidates(batch, folds, wire, "logistic", (models, none, all_, all_), out)
     some = all_.copy()
     some[0, 1] = False
     fewer = np.empty_like(out)
-    describe_candidates(batch, folds, wire, "logistic", (models, none, some), fewer)
+    describe_candidates(batch, folds, wire, "logistic", (models, none, some, some), fewer)
     assert not wire.blocks(fewer)[:, 0, 1].any()
     wire.blocks(fewer)[:, 0, 1] = wire.blocks(out)[:, 0, 1]
     np.testing.assert_array_equal(fewer, out)

@@ -8,12 +8,13 @@ from support.problems import make_settings
 
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.batches import make_batches
-from asyncdmtl.learning.candidate_trainer import CandidateTrainer
-from asyncdmtl.learning.candidates import ALPHAS, CandidatesWire
+from asyncdmtl.learning.candidates import CandidatesWire
 from asyncdmtl.learning.comparison import Comparison
+from asyncdmtl.learning.curvature import ALPHAS
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.tasks import Partition, whole_tasks
+from asyncdmtl.learning.training import make_trainer
 
 TASKS, FEATURES = 3, 2
 
@@ -30,9 +31,9 @@ def rows(loss: str, *, one_class: bool = False) -> list[Partition]:
     return made
 
 
-def problem_of(partitions: list[Partition], loss: str) -> Problem:
+def problem_of(partitions: list[Partition], loss: str, strength: float | None = None) -> Problem:
     settings = make_settings(
-        loss=loss, coupling="mean-regularised", strength=None, update="newton", rounds=40, tolerance=1e-6,
+        loss=loss, coupling="mean-regularised", strength=strength, update="newton", rounds=40, tolerance=1e-6,
         dtype="float64", folds=2,
     )  # fmt: skip
     return Problem(settings, [replace(p.info(settings), held=1) for p in partitions])
@@ -118,10 +119,11 @@ def test_goes_on_from_its_state_to_the_same_bits() -> None:
         other.restore(np.full(len(one.state()), np.nan))
 
 
-def test_the_trainer_has_them_beside_the_candidates() -> None:
+@pytest.mark.parametrize("strength", [None, 0.1])
+def test_trainers_have_them_beside_the_models_of_the_run(strength: float | None) -> None:
     partitions = rows("logistic")
-    problem = problem_of(partitions, "logistic")
-    trainer = CandidateTrainer(problem, dict(enumerate(partitions)))
+    problem = problem_of(partitions, "logistic", strength)
+    trainer = make_trainer(problem, dict(enumerate(partitions)))
     packed = np.empty((len(partitions), problem.wire.length))
     for _ in range(2):
         trainer.packed_updates(packed)
@@ -129,8 +131,56 @@ def test_the_trainer_has_them_beside_the_candidates() -> None:
     assert set(trainer.baselines()) == {"single_task", "pooled"}
     state = trainer.state()
     assert len(state) == problem.state_bytes
-    late = CandidateTrainer(problem, {})
+    late = make_trainer(problem, {})
     late.restore(state)
     assert late.state().tobytes() == state.tobytes()
     for kind, models in trainer.baselines().items():
         assert models.coef_.tobytes() == late.baselines()[kind].coef_.tobytes()
+
+
+def test_models_of_the_run_are_those_without_a_comparison() -> None:
+    partitions = rows("logistic", one_class=True)
+    problem = problem_of(partitions, "logistic", 0.1)
+    plain = Problem(problem.settings, [p.info(problem.settings) for p in partitions])
+    assert problem.wire.length > plain.wire.length
+    found = []
+    for each in (problem, plain):
+        trainer = make_trainer(each, dict(enumerate(partitions)))
+        packed = np.empty((len(partitions), each.wire.length))
+        for _ in range(6):
+            trainer.packed_updates(packed)
+            trainer.step([each.aggregate(t, packed[list(S)]) for t, S in enumerate(each.partitions_of)])
+        found.append(trainer.W.tobytes())
+    assert found[0] == found[1]
+    # The run goes on until the models to compare with are near their optima, too.
+    assert np.isfinite(trainer.residual)
+
+
+def test_holders_of_one_task_are_told_all_that_they_need_of_its_models() -> None:
+    partitions = rows("logistic")
+    problem = problem_of(partitions, "logistic", 0.1)
+    server = make_trainer(problem, {})
+    own = [n for n in range(len(partitions)) if problem.task_of[n] == 1]
+    holder = make_trainer(problem, {n: partitions[n] for n in own})
+    rest = make_trainer(problem, {n: p for n, p in enumerate(partitions) if n not in own})
+    updates = np.empty((len(partitions), problem.wire.length))
+    length, dtype = problem.told
+    for _ in range(3):
+        for trainer in (holder, rest):
+            packed = np.empty((len(trainer.own), problem.wire.length))
+            trainer.packed_updates(packed)
+            updates[list(trainer.own)] = packed
+        server.step([problem.aggregate(t, updates[list(S)]) for t, S in enumerate(problem.partitions_of)])
+        told = server.told(last=False)
+        assert told.shape == (TASKS, length)
+        assert dtype == np.uint8
+        holder.take_told([1], told[[1]])
+        rest.take_told([0, 2], told[[0, 2]])
+    twin = make_trainer(problem, dict(enumerate(partitions)))
+    packed = np.empty((len(partitions), problem.wire.length))
+    for _ in range(3):
+        twin.packed_updates(packed)
+        twin.step([problem.aggregate(t, packed[list(S)]) for t, S in enumerate(problem.partitions_of)])
+    for kind, models in twin.baselines().items():
+        assert holder.baselines()[kind].coef_[1].tobytes() == models.coef_[1].tobytes()
+        assert rest.baselines()[kind].coef_[[0, 2]].tobytes() == models.coef_[[0, 2]].tobytes()

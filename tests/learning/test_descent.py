@@ -54,6 +54,24 @@ def test_what_promises_little_rests() -> None:
     np.testing.assert_array_equal(W[0], before[0])
 
 
+def test_second_derivatives_are_not_used_after_the_last_step() -> None:
+    quadratics, descent = made()
+    W: Floats = np.zeros(quadratics.b.shape)
+    rest = np.array([1e-2, 0.0])
+    while descent.wants(rest).all():
+        W, _ = descent.step(W, *told(quadratics, W), rest)
+    assert descent.wants(rest).tolist() == [False, True]
+    assert not descent.rests(W, rest).any()
+    promised = descent.promised[0]
+    losses, gradients, H = told(quadratics, W)
+    H.A[0] = 0.0
+    following, better = descent.step(W, losses, gradients, H, rest)
+    assert better[0]
+    np.testing.assert_array_equal(following[0], W[0])
+    assert descent.promised[0] == promised
+    assert descent.rests(following, rest)[0]
+
+
 def test_state_is_all_there_is() -> None:
     quadratics, descent = made()
     W: Floats = np.zeros(quadratics.b.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from support.problems import make_settings
 from asyncdmtl.data.held_back import hold_back
 from asyncdmtl.errors import DataError
 from asyncdmtl.learning.metrics import score
-from asyncdmtl.learning.tasks import Partition
-from asyncdmtl.learning.training import train
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.tasks import Partition, TaskModels
+from asyncdmtl.learning.training import make_trainer, train
 from asyncdmtl.report.run_report import report_run
 from asyncdmtl.server.events import Refused
 from asyncdmtl.server.records import RunOptions
@@ -28,7 +31,8 @@ def partitions_of(loss: str) -> list[Partition]:
     for n in range(COUNT):
         X = rng.standard_normal((12, 3))
         y = X @ [1.0, -1.0, 0.5] + rng.standard_normal(12)
-        target = (y > 0).astype(np.float64) if loss == "logistic" else y
+        target = {"squared": y, "huber": y, "poisson": np.floor(np.exp(0.5 * y))}.get(loss)
+        target = (y > 0).astype(np.float64) if target is None else target
         made.append(Partition(f"p{n}", f"t{n // 2}", X, target))
     return made
 
@@ -36,6 +40,17 @@ def partitions_of(loss: str) -> list[Partition]:
 def split(partitions: list[Partition], share: float) -> tuple[list[Any], list[Any]]:
     pairs = [hold_back(partition, share, 0) for partition in partitions]
     return [train_ for train_, _ in pairs], [test for _, test in pairs if test is not None]
+
+
+def trained_beside(partitions: list[Partition], settings: Settings) -> dict[str, TaskModels]:
+    """The models to compare with, of the one-process twin of a run with rows for tests."""
+    problem = Problem(settings, [replace(p.info(settings), held=1) for p in partitions])
+    trainer = make_trainer(problem, dict(enumerate(partitions)))
+    packed = np.empty((len(partitions), problem.wire.length))
+    for _ in range(settings.rounds):
+        trainer.packed_updates(packed)
+        trainer.step([problem.aggregate(t, packed[list(S)]) for t, S in enumerate(problem.partitions_of)])
+    return trainer.baselines()
 
 
 @pytest.mark.parametrize(
@@ -46,6 +61,10 @@ def split(partitions: list[Partition], share: float) -> tuple[list[Any], list[An
         ("personal", "squared", "statistics"),
         ("uncoded", "squared", "gradient"),
         ("relay", "logistic", "newton"),
+        ("central", "huber", "newton"),
+        ("uncoded", "squared_hinge", "newton"),
+        ("relay", "poisson", "newton"),
+        ("personal", "logistic", "newton"),
         ("personal", "logistic", "gradient"),
         ("relay", "logistic", "choice"),
         ("central", "huber", "choice"),
@@ -79,8 +98,14 @@ async def test_scores_are_those_of_all_test_rows_in_one_place(strategy: str, los
         task: len(y) for task, (_, y) in rows.items()
     }
     assert sum(each["rows"] + each["test_rows"] for each in metrics["tasks"].values()) == 12 * COUNT
-    compared = {"coupled", "single_task", "pooled"} if chooses or update == "statistics" else {"coupled"}
+    compared = {"coupled"} if update == "gradient" else {"coupled", "single_task", "pooled"}
     assert set(metrics["mean"]) == compared
+    if update == "newton":
+        for kind, models in trained_beside(kept, settings).items():
+            expected = score(models, rows, metrics["name"])
+            assert metrics["mean"][kind] == pytest.approx(expected.mean, abs=0.01)
+            expected = score(models, rows, metrics["also"]["name"])
+            assert metrics["also"]["mean"][kind] == pytest.approx(expected.mean, abs=1e-9)
     assert not record.incidents
 
 
