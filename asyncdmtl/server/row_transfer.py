@@ -181,7 +181,7 @@ class RoundTransfer:
         self._side.agree(self.uploads, self._owner.established)
         if self._assignment.plan.silent:
             self._owner.lateness.keep(self._number, self.uploads)
-            await self._compare_late()
+        await self._compare_late()
         exchanging = self._assignment.exchanging
         self._listeners = frozenset(member for member in members if member.name in exchanging)
         if self._multicast is not None:
@@ -239,6 +239,9 @@ class RoundTransfer:
         ReplanError
             A late member told what cannot be.
         """
+        if not self._assignment.plan.silent:
+            # What is left is of a plan before, which tolerated silent workers, and has other members.
+            return
         lateness = self._owner.lateness
         uploads, lateness.uploads = lateness.uploads, []
         for late in uploads:

@@ -18,6 +18,7 @@ from support.problems import make_partitions, make_settings
 
 from asyncdmtl.errors import DisagreementError, LinkError, RemoteProtocolError, StateError
 from asyncdmtl.exchange.sides import SideOptions, UnconfirmedError
+from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.plan.codes import codec
@@ -26,7 +27,7 @@ from asyncdmtl.protocol.messages.registry import AfterRound, Downlink, Message, 
 from asyncdmtl.server.assignment import make_assignment
 from asyncdmtl.server.believed_states import BelievedStates
 from asyncdmtl.server.events import MeasuredSpeed
-from asyncdmtl.server.lateness import Lateness
+from asyncdmtl.server.lateness import Lateness, LateUpload
 from asyncdmtl.server.membership import Membership
 from asyncdmtl.server.peers import Peers, ReplanError
 from asyncdmtl.server.row_transfer import RoundTransfer, RowTransfer
@@ -216,6 +217,17 @@ async def test_a_late_upload_with_another_state_names_its_worker() -> None:
     with pytest.raises(StateError) as caught:
         await make_with_late_upload(2, state=bytes(16))
     assert caught.value.workers == ("w2",)
+
+
+@pytest.mark.usefixtures("many_ranges")
+async def test_late_uploads_of_a_plan_before_are_not_compared_where_no_late_workers_are_tolerated() -> None:
+    run = Run("relay")
+    run.say()
+    # The plan before had more workers.
+    run.transfer.lateness.uploads.append(
+        LateUpload(len(run.scripts), 0, Upload((), 0, (), (), 0.0, 0.0, b""))
+    )
+    assert await run.make() == list(range(len(run.assignment.side.ranges)))
 
 
 @pytest.mark.parametrize("last", [False, True])
