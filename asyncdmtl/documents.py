@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,24 @@ MOST_BYTES = 16 << 20
 
 # The most levels of lists and tables in each other. Documents of this project have four.
 MOST_LEVELS = 32
+
+# The dots in a line of TOML beyond which it is looked at for long keys, such as `a.b.c`. For those, `tomllib`
+# takes memory and time that grow with the square of the number of their parts.
+MANY_DOTS = 200
+
+# The tokens of TOML: comments, strings, parts of keys or numbers, and all other characters.
+_TOKEN = re.compile(
+    r"""
+    \#[^\n]*+
+    | "{3} (?: [^"\\] | \\. | "{1,2}+ (?!") )*+ "{0,5}+
+    | '{3} (?: [^'] | '{1,2}+ (?!') )*+ '{0,5}+
+    | (?P<part> " (?: [^"\\\n] | \\. )*+ "? | '[^'\n]*+'? | [\w-]++ )
+    | (?P<space> [ \t]++ )
+    | (?P<dot> \. )
+    | .
+    """,
+    re.VERBOSE | re.DOTALL | re.ASCII,
+)
 
 
 def read_document(path: Path) -> Any:
@@ -34,6 +53,8 @@ def read_toml(path: Path) -> Any:
 
 def parse_document(text: str, *, as_json: bool = False) -> Any:
     """The content of a text. ValueError as for `read_toml`."""
+    if not as_json and any(line.count(".") > MANY_DOTS for line in text.split("\n")) and _has_long_key(text):
+        raise ValueError(_TOO_DEEP)
     try:
         content = json.loads(text, object_pairs_hook=_unique) if as_json else tomllib.loads(text)
     except RecursionError as error:
@@ -50,6 +71,19 @@ def parse_document(text: str, *, as_json: bool = False) -> Any:
 
 
 _TOO_DEEP = f"lists and tables are nested more than {MOST_LEVELS} levels deep"
+
+
+def _has_long_key(text: str) -> bool:
+    """Whether a key of a TOML text has more than `MOST_LEVELS` parts."""
+    dots = 0
+    for token in _TOKEN.finditer(text):
+        if token.lastgroup is None:
+            dots = 0
+        elif token.lastgroup == "dot":
+            dots += 1
+            if dots >= MOST_LEVELS:
+                return True
+    return False
 
 
 def _text(path: Path) -> str:

@@ -27,6 +27,13 @@ def test_documents_are_toml_or_json(tmp_path: Path) -> None:
         ("a = " + "[" * 200_000, False, "nested more than 32 levels deep"),
         ("[" * (MOST_LEVELS + 1) + "]" * (MOST_LEVELS + 1), True, "nested more than 32 levels deep"),
         (".".join("a" * 40) + " = 1", False, "nested more than 32 levels deep"),
+        ("x = {" + ".".join("a" * 200_000) + " = 1}", False, "nested more than 32 levels deep"),
+        (" . ".join(["'x='"] * 200_000) + " = 1", False, "nested more than 32 levels deep"),
+        (
+            'x = {y = """\n\'""", ' + ".".join("a" * 200_000) + " = 1}",
+            False,
+            "nested more than 32 levels deep",
+        ),
         (f'{{"a": {"9" * 5000}}}', True, "integer string conversion"),
         (f"a = {'9' * 5000}", False, "integer string conversion"),
     ],
@@ -41,3 +48,8 @@ def test_a_document_has_a_largest_size(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "a.toml").write_bytes(b"#" * ((1 << 20) + 1))
     with pytest.raises(ValueError, match="more than 1 MiB"):
         read_document(tmp_path / "a.toml")
+
+
+@pytest.mark.parametrize("value", ["[" + "0.5, " * 300 + "]", '"' + "a." * 300 + '"', '1 # "' + "a." * 300])
+def test_many_dots_are_no_long_key(value: str) -> None:
+    assert set(parse_document(f"x = {value}")) == {"x"}
