@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 from asyncdmtl.digests import CONFIRMATION_KEY_BYTES
 from asyncdmtl.errors import UsageError
@@ -21,6 +22,7 @@ from asyncdmtl.multicast.datagrams import MAX_ROW_NUMBERS
 from asyncdmtl.plan.building import wanted_models
 from asyncdmtl.plan.codes.repair import multicast_delivery
 from asyncdmtl.plan.compare import Candidate, compare
+from asyncdmtl.plan.links import EQUAL_LINKS
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.rates.stragglers import check_copies
@@ -33,6 +35,9 @@ from asyncdmtl.server.downlink_choice import DownlinkChoice, choose_downlink
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.training_progress import TrainingProgress
 from asyncdmtl.server.wants import served_strategy
+
+# The partitions that a worker stores, and the models that it wants, as in `Member`.
+Declared = tuple[tuple[str, ...], str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +97,9 @@ class Assignment:
         return self.plan.placement.workers.index(member.name)
 
     def suits(self, members: Sequence[Member]) -> bool:
-        """Whether the plan has these members."""
-        return {member.name for member in members} <= set(self.plan.placement.workers)
+        """Whether the plan has these members, and they store all that it says."""
+        said = self.plan.placement.as_dict()
+        return all(set(said.get(member.name, [""])) <= set(member.partitions) for member in members)
 
     @property
     def strategy(self) -> ExchangeStrategy:
@@ -116,19 +122,17 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
         once for all members that receive the group.
     """
     problem, ending = progress.problem, progress.ending
-    declared = {member.name: (member.partitions, member.wants) for member in members}
+    declared: dict[str, Declared] = {member.name: (member.partitions, member.wants) for member in members}
     if ending is not None:
         declared = {**ending.workers, **declared}
-    wants = {name: what or "all" for name, (_, what) in declared.items()}
-    stored = {
-        name: [part for part in held if (name, part) not in progress.distrusted]
-        for name, (held, _) in declared.items()
-    }
+    stored = _stored(declared, progress)
+    wants = {name: declared[name][1] or "all" if name in declared else "all" for name in stored}
     placement = Placement(stored, [info.id for info in problem.infos])
     # Relays know single updates. After the end, they may come back to a plan made while they were away.
-    relayed = ending is not None or any(member.behind for member in members)
+    relayed = progress.over or any(member.behind for member in members)
     units: UnitKind = "updates" if relayed else codable_units(problem.settings)
-    weights = progress.links.weights(placement)
+    links = EQUAL_LINKS if progress.over else progress.links
+    weights = links.weights(placement)
     silent = 0 if relayed else _tolerable(placement, progress)
     candidates = compare(placement, problem.task_of, units=units, wants=wants, silent=silent, **weights)
     # After the end no rows are sent.
@@ -152,7 +156,7 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
     strategy = EXCHANGE_STRATEGIES[name]
     if progress.checked and _serves(checking := strategy.checking(blind=progress.blind), problem.settings):
         strategy = checking
-    plan = strategy.make_plan(placement, problem, wants, progress.links, silent, relayed=relayed)
+    plan = strategy.make_plan(placement, problem, wants, links, silent, relayed=relayed)
     kind = None if choice is None else choice.chosen.kind
     listeners, reason = choose_listeners(plan, hearing) if kind in (None, "multicast") else ((), "")
     # A value that one worker tells for all would be missing if that worker is late. Relays need all values.
@@ -191,6 +195,22 @@ def _compares_masked(plan: AnyPlan, progress: TrainingProgress, *, relayed: bool
 def _confirmation_keys(count: int) -> dict[int, bytes]:
     """A key for each of `count` workers, which no other worker knows."""
     return {k: secrets.token_bytes(CONFIRMATION_KEY_BYTES) for k in range(count)}
+
+
+def _stored(declared: Mapping[str, Declared], progress: TrainingProgress) -> dict[str, Sequence[str]]:
+    """The partitions that each worker of a plan stores, without distrusted copies.
+
+    After the last round nothing is coded, and one more worker stands for holders that are gone for good.
+    """
+    stored: dict[str, Sequence[str]] = {
+        name: [part for part in held if (name, part) not in progress.distrusted]
+        for name, (held, _) in declared.items()
+    }
+    held = {part for parts in stored.values() for part in parts}
+    lost = [info.id for info in progress.problem.infos if info.id not in held]
+    if progress.over and lost:
+        stored[next(name for n in count() if (name := f"gone{n}") not in stored)] = lost
+    return stored
 
 
 def _possible(

@@ -219,9 +219,7 @@ class Replanner:
 
     def _ended(self, members: Sequence[Member]) -> bool:
         """Whether all rounds are made and a member has the result, so that any members suffice."""
-        planned = self.assignment is not None and self.assignment.suits(members)
-        suited = planned or self._progress.ending is not None
-        return bool(members) and suited and self._progress.over and self._believed.latest(members).over
+        return bool(members) and self._progress.over and self._believed.latest(members).over
 
     def _missing(self, members: Sequence[Member]) -> list[str]:
         """The partitions without a trusted holder among these members."""

@@ -10,6 +10,7 @@ from support.members import make_member
 from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings
 
+from asyncdmtl.errors import PlacementError
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.plan.codes.repair import multicast_delivery
 from asyncdmtl.plan.linear.plan import LinearPlan
@@ -112,6 +113,7 @@ async def test_a_plan_after_the_end_suits_a_relay_that_comes_back_to_it() -> Non
     at_end = progress()
     workers = {f"w{n}": ((part.id,), "") for n, part in enumerate(PARTITIONS)}
     at_end.ending = Ending(b"", None, None, {}, workers)
+    at_end.over = True
     made = make_assignment(0, [make_member("w0", PARTITIONS[:1])], at_end)
     assert made.suits([make_member("w1", PARTITIONS[1:2], behind=("a", "b"))])
     assert made.detailed
@@ -124,6 +126,22 @@ async def test_an_assignment_suits_members_that_its_plan_has() -> None:
     made = make_assignment(0, workers, progress())
     assert made.suits(workers[:2])
     assert not made.suits([*workers, make_member("w6")])
+    # A worker or relay that comes back with less cannot follow it.
+    assert not made.suits([make_member("w0", PARTITIONS[:1])])
+
+
+async def test_a_plan_after_the_last_round_needs_no_holder_of_any_partition() -> None:
+    """A relay comes back for the models with fewer workers than it had."""
+    at_end = progress()
+    at_end.over = True
+    at_end.ending = Ending(b"", None, None, {}, {"r": (tuple(part.id for part in PARTITIONS), "")})
+    made = make_assignment(0, [make_member("r", PARTITIONS[:2], behind=("a",))], at_end)
+    assert made.plan.placement.as_dict() == {
+        "r": ["p0", "p1"], "gone0": ["p2", "p3", "p4", "p5"]
+    }  # fmt: skip
+    at_end.over = False
+    with pytest.raises(PlacementError, match="without holder"):
+        make_assignment(0, [make_member("r", PARTITIONS[:2])], progress())
 
 
 async def test_members_that_hear_the_group_share_rows() -> None:
