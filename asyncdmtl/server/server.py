@@ -206,7 +206,9 @@ class Server:
             "run %s: resumed from the checkpoint of round %d", self._run, checkpoint.round,
             extra={"run": self._run, "round": checkpoint.round},
         )  # fmt: skip
-        await self._wait_for_return(checkpoint.workers)
+        # A run that has ended would end at once if none of its workers were ready.
+        preparing = RETURN_SECONDS if checkpoint.ending is None else self._options.join_timeout
+        await wait_for_return(self._membership, checkpoint.workers, preparing)
         return await self._train(
             checkpoint.encoding, checkpoint.declared, checkpoint, self._options.join_timeout
         )
@@ -279,15 +281,22 @@ class Server:
                 raise membership.no_holder(missing)
             await membership.change(end - clock())
 
-    async def _wait_for_return(self, workers: Collection[str]) -> None:
-        """Wait, at most `RETURN_SECONDS`, until all these workers are back."""
-        clock = asyncio.get_running_loop().time
-        end = clock() + RETURN_SECONDS
-        while (left := end - clock()) > 0 and set(workers) - {m.name for m in self._membership.present()}:
-            await self._membership.change(left)
-
     async def _write_last_checkpoint(self) -> None:
         """Write a last checkpoint, if a worker or the server can provide the state soon."""
         if self._rounds is not None:
             with contextlib.suppress(AsyncDMTLError):
                 await self._rounds.stop()
+
+
+async def wait_for_return(membership: Membership, workers: Collection[str], preparing: float) -> None:
+    """Wait at most `RETURN_SECONDS` until all these workers are back.
+
+    Up to `preparing` seconds it waits while one of them is here and prepares its rows.
+    """
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    while missing := set(workers) - {member.name for member in membership.present()}:
+        here = any(not member.gone for member in membership.members.values() if member.name in missing)
+        if (left := began + (preparing if here else RETURN_SECONDS) - clock()) <= 0:
+            return
+        await membership.change(left)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.clusters import Cluster, run_cluster, stored_at
+from support.members import make_member
 from support.peers import Peer
 from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings, run_options
@@ -25,6 +26,7 @@ from asyncdmtl.server import server
 from asyncdmtl.server.checkpoint_store import CheckpointStore
 from asyncdmtl.server.events import Checkpointed, Joined, Left, Listening, Resumed
 from asyncdmtl.server.faults import MOST_ODD_STATES
+from asyncdmtl.server.membership import Membership
 from asyncdmtl.server.records import RoundRecord
 from asyncdmtl.server.rounds import Rounds
 
@@ -171,6 +173,25 @@ async def test_a_server_that_resumes_waits_only_so_long_for_all_workers(
         models = await worker
     assert record.plan.placement.workers == ("w0",)
     assert models.coef_.tobytes() == train(PARTITIONS, settings).models.coef_.tobytes()
+
+
+async def test_a_worker_that_is_back_and_prepares_its_rows_is_waited_for_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run that has ended would end without giving it the models."""
+    monkeypatch.setattr(server, "RETURN_SECONDS", 0.0)
+    membership, member = Membership(), make_member("w0", PARTITIONS)
+    await server.wait_for_return(membership, ["w0", "w1"], 60.0)
+    membership.add(member)
+    waiting = asyncio.create_task(server.wait_for_return(membership, ["w0", "w1"], 60.0))
+    for _ in range(9):
+        await asyncio.sleep(0)
+        membership.note_change()
+    assert not waiting.done()
+    member.ready = True
+    membership.note_change()
+    # The other one is not here.
+    await waiting
 
 
 async def test_options_that_do_not_fit_are_refused_at_once() -> None:
