@@ -248,8 +248,11 @@ def simulated(measured: Measured, rounds: int, in_flight: int, seed: int = 3) ->
     random, mean = np.random.default_rng(seed), float(np.mean(measured.jobs))
     alone, slower = measured.alone * measured.slower, measured.slower
     if in_flight == 1:
-        draw = lambda job, round_: [float(random.choice(measured.jobs)) * slower]  # noqa: E731
-        return float(simulate(measured.arrivals, draw).delays.mean()) + alone - mean * slower
+
+        def drawn(job: int, round_: int) -> list[float]:
+            return [float(random.choice(measured.jobs)) * slower]
+
+        return float(simulate(measured.arrivals, drawn).delays.mean()) + alone - mean * slower
 
     def varied(job: int, round_: int) -> list[float]:
         factor = float(random.choice(measured.jobs)) / mean / pieces

@@ -59,18 +59,8 @@ def main(
     names = cyclic.workers
     rates = {name: (f"{u}mbit", f"{d}mbit") for name, u, d in zip(names, up, down, strict=True)}
     spec = f"synthetic:tasks={parts},rows=4,parts=1,features={features},test_rows=0"
-    common = [
-        "--coupling",
-        "l21",
-        "--strength",
-        "0.1",
-        "--rounds",
-        str(rounds),
-        "--strategy",
-        "relay",
-        "--dtype",
-        dtype,
-    ]
+    common = ["--coupling", "l21", "--strength", "0.1", "--strategy", "relay"]
+    common += ["--rounds", str(rounds), "--dtype", dtype]
     print(f"{parts} partitions, {copies} copies, {features} {dtype}, links of {speeds} Mbit/s up", end="")
     print("" if down_speeds is None else f", {down_speeds} down")
     print(f"{'':28}{'up':>10}{'down':>10}{'computing':>10}{'planned':>10}{'measured':>10}")

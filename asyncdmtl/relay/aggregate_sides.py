@@ -18,8 +18,8 @@ from asyncdmtl.plan.plan import Plan
 from asyncdmtl.relay.sides import RelaySide
 
 
-class _Below(CentralServerSide):
-    """The side towards the nodes, to which the relay gives the results that its parent made."""
+class BelowAggregates(CentralServerSide):
+    """The side towards the nodes under `central`, to which the relay gives the results of all tasks."""
 
     def tell(self, digests: Mapping[int, bytes]) -> None:
         """Take the digests of the results, by task; nodes want none of the others."""
@@ -35,12 +35,8 @@ class _Below(CentralServerSide):
             self._recombine(self._results[:, cols], down)
 
 
-class BelowAggregates(_Below):
-    """The side towards the nodes under `central`."""
-
-
-class BelowPersonal(_Below, PersonalServerSide):
-    """The side towards the nodes under `personal`."""
+class BelowPersonal(BelowAggregates, PersonalServerSide):
+    """The same under `personal`, where the results are models."""
 
 
 class AggregatingSide(RelaySide):

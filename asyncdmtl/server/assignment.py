@@ -126,7 +126,7 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
     if ending is not None:
         declared = {**ending.workers, **declared}
     stored = _stored(declared, progress)
-    wants = {name: declared[name][1] or "all" if name in declared else "all" for name in stored}
+    wants = {name: declared.get(name, ((), ""))[1] or "all" for name in stored}
     placement = Placement(stored, [info.id for info in problem.infos])
     # Relays know single updates. After the end, they may come back to a plan made while they were away.
     relayed = progress.over or any(member.behind for member in members)

@@ -108,7 +108,9 @@ def test_a_relay_goes_on_from_the_state_that_its_nodes_were_given(rounds: int) -
         tree.down(last=False)
     trainer = tree.server.trainer
     if rounds == 1:
-        trainer.W[0], trainer._iterate._before[0] = -0.0, 1.0  # type: ignore[index]
+        before = trainer._iterate._before
+        assert before is not None
+        trainer.W[0], before[0] = -0.0, 1.0
     state = trainer.state()
     anew.server.trainer.restore(state)
     for side, workers in zip(anew.relays, anew.workers, strict=True):

@@ -131,7 +131,9 @@ async def test_nobody_is_asked_any_more_while_connections_are_closed() -> None:
         assert client._retry is None
 
 
-async def test_nobody_is_asked_while_connections_to_the_peers_of_the_plan_before_are_closed() -> None:
+async def test_nobody_is_asked_while_connections_to_the_peers_of_the_plan_before_are_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with peers({"w1": "0", "w2": "0"}) as (client, servers, named):
         client.begin(0, 0, targets(0))
         while any(link.connection is None for link in client._links.values()):
@@ -145,7 +147,7 @@ async def test_nobody_is_asked_while_connections_to_the_peers_of_the_plan_before
             await gate.wait()
             await close()
 
-        link.close = slowly  # type: ignore[method-assign]
+        monkeypatch.setattr(link, "close", slowly)
         following = asyncio.create_task(client.follow([named["w2"]], {0: frozenset({"w2"})}))
         await closing.wait()
         assert client._retry is None
